@@ -1,0 +1,116 @@
+/**
+ * Who may come in, and who may publish or subscribe to what.
+ *
+ * Authenticators (plugins) are asked in the order in which they were loaded. As
+ * soon as there is one, a client that none allows is refused; anonymous clients
+ * are a matter of `mqtt.allow_anonymous` only while there is none. Anything that
+ * fails refuses: an open door is never the answer to a lost database.
+ */
+import type { MqttOptions } from '../config/broker-options.js'
+import { ConfigError } from '../config/problem.js'
+import { BrokerError } from '../errors.js'
+import type { Action, ClientInfo, Hooks } from '../hooks.js'
+import type { Log } from '../log.js'
+import { splitShared } from '../wire/topic.js'
+import { AclCache } from './acl-cache.js'
+import type { AclRules } from './acl-file.js'
+
+/** A client that was let in, with what was decided about it so far. */
+export interface Identity {
+  readonly client: ClientInfo
+  /** Stands above the ACL. */
+  readonly superuser: boolean
+  readonly cache: AclCache
+}
+
+/** 'refused' is CONNACK 4, 'unavailable' CONNACK 3. */
+export type Admission = Identity | 'refused' | 'unavailable'
+
+type AccessOptions = Pick<MqttOptions, 'allowAnonymous' | 'aclNomatch' | 'cacheAcl' | 'aclCache'>
+
+export class Access {
+  readonly #options: AccessOptions
+  readonly #hooks: Hooks
+  readonly #log: Log
+  readonly #loadAcl: () => AclRules
+  #acl: AclRules
+  /** Goes up when rules change, which makes every cached verdict stale at once. */
+  #epoch = 0
+
+  /** @param loadAcl reads and checks mqtt.acl_file; throws a ConfigError. */
+  constructor(options: AccessOptions, loadAcl: () => AclRules, hooks: Hooks, log: Log) {
+    this.#options = options
+    this.#hooks = hooks
+    this.#log = log
+    this.#loadAcl = loadAcl
+    this.#acl = loadAcl()
+  }
+
+  async authenticate(client: ClientInfo, password: Buffer | undefined): Promise<Admission> {
+    const answer = this.#hooks.has('client.authenticate')
+      ? await this.#hooks.ask('client.authenticate', client, password)
+      : this.#anonymous(client)
+    if (answer === 'failed') return 'unavailable'
+    if (answer === 'allow' || answer === 'superuser') {
+      const { ttl, maxSize } = this.#options.aclCache
+      return { client, superuser: answer === 'superuser', cache: new AclCache(ttl, maxSize) }
+    }
+    return 'refused'
+  }
+
+  #anonymous({ local }: ClientInfo): 'allow' | 'deny' {
+    const { allowAnonymous } = this.#options
+    return allowAnonymous === 'true' || (allowAnonymous === 'local' && local) ? 'allow' : 'deny'
+  }
+
+  /** At once where acl.conf alone decides, so that a publish need not wait for a promise. */
+  authorize(identity: Identity, action: Action, topic: string): boolean | Promise<boolean> {
+    if (identity.superuser) return true
+    if (action === 'subscribe') return this.#judge(identity, action, splitShared(topic).filter)
+    const { cache } = identity
+    const known = this.#options.cacheAcl ? cache.get(topic, this.#epoch) : undefined
+    if (known !== undefined) return known
+    const epoch = this.#epoch
+    const keep = (allowed: boolean): boolean => {
+      if (this.#options.cacheAcl) cache.set(topic, allowed, epoch)
+      return allowed
+    }
+    const verdict = this.#judge(identity, action, topic)
+    return typeof verdict === 'boolean' ? keep(verdict) : verdict.then(keep)
+  }
+
+  #judge(identity: Identity, action: Action, topic: string): boolean | Promise<boolean> {
+    if (!this.#hooks.has('client.authorize')) return this.#byFile(identity, action, topic)
+    return this.#hooks
+      .ask('client.authorize', identity.client, action, topic)
+      .then(answer => (answer === 'ignore' ? this.#byFile(identity, action, topic) : answer === 'allow'))
+  }
+
+  #byFile({ client }: Identity, action: Action, topic: string): boolean {
+    const { clientId, username, peer } = client
+    const rule = this.#acl.decide({ clientId, username, address: peer.address }, action, topic)
+    const allowed = rule?.allow ?? this.#options.aclNomatch === 'allow'
+    if (!allowed) {
+      const by = rule === undefined ? 'mqtt.acl_nomatch' : `acl.conf:${rule.line}`
+      this.#log.info('denied', { clientId, username, action, topic, by })
+    }
+    return allowed
+  }
+
+  /** Reads acl.conf again; on any problem the rules in force stay. */
+  reloadAcl(): { rules: number } {
+    try {
+      this.#acl = this.#loadAcl()
+    } catch (err) {
+      if (!(err instanceof ConfigError)) throw err
+      throw new BrokerError('CONFIG_INVALID', `${err.message}\nthe rules in force stay`, { cause: err })
+    }
+    this.forgetVerdicts()
+    return { rules: this.#acl.rules.length }
+  }
+
+  /** After a plugin came or went, what it would have said counts anew. */
+  forgetVerdicts(): void {
+    this.#epoch++
+  }
+}

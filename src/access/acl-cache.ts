@@ -1,0 +1,42 @@
+/** What the ACL said about the topics one client publishes to; bounded, and good for a while only. */
+
+interface Verdict {
+  readonly allowed: boolean
+  readonly until: number
+}
+
+export class AclCache {
+  readonly #verdicts = new Map<string, Verdict>()
+  readonly #ttlMs: number
+  readonly #maxSize: number
+  #epoch = 0
+
+  constructor(ttlMs: number, maxSize: number) {
+    this.#ttlMs = ttlMs
+    this.#maxSize = maxSize
+  }
+
+  /** @param epoch of the rules now; verdicts of earlier rules are forgotten. */
+  get(topic: string, epoch: number): boolean | undefined {
+    if (epoch !== this.#epoch) {
+      this.#verdicts.clear()
+      this.#epoch = epoch
+      return undefined
+    }
+    const verdict = this.#verdicts.get(topic)
+    if (verdict === undefined) return undefined
+    if (verdict.until > performance.now()) return verdict.allowed
+    this.#verdicts.delete(topic)
+    return undefined
+  }
+
+  /** A verdict that was sought under rules no longer in force is not kept. */
+  set(topic: string, allowed: boolean, epoch: number): void {
+    if (epoch !== this.#epoch) return
+    if (this.#verdicts.size >= this.#maxSize) {
+      const [oldest] = this.#verdicts.keys()
+      this.#verdicts.delete(oldest!)
+    }
+    this.#verdicts.set(topic, { allowed, until: performance.now() + this.#ttlMs })
+  }
+}

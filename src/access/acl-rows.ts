@@ -1,0 +1,143 @@
+/**
+ * What the rows of an ACL table say: emqttd's six columns allow, ipaddr,
+ * username, clientid, access, topic, known by their position.
+ *
+ * The LAST row is tried first, as in emqttd: its sample table has the rule for
+ * everybody in row 1 and the exceptions below it. Each row means what the same
+ * rule means in etc/acl.conf.
+ */
+import { BlockList, isIP } from 'node:net'
+import { type Network, parseNetwork } from '../config/values.js'
+import { covers, isTopicFilter, overlaps, splitShared } from '../wire/topic.js'
+
+/** As the database gave it: text, a boolean or NULL in each column. */
+export type Row = readonly (string | number | boolean | null)[]
+
+export interface RowClient {
+  readonly clientId: string
+  readonly username: string | undefined
+  readonly peer: { readonly address: string }
+}
+
+interface Rule {
+  readonly allow: boolean
+  readonly access: 'publish' | 'subscribe' | 'pubsub'
+  /** Undefined, like the two below: not a condition. */
+  readonly from: Network | undefined
+  readonly username: string | undefined
+  readonly clientId: string | undefined
+  readonly filter: string
+  /** Written `eq <filter>`: stands for the filter itself, not for what it matches. */
+  readonly literal: boolean
+}
+
+/**
+ * @param topic of a publish, or the filter of a subscription without what shares it.
+ * @param problem hears of each row that cannot be read, and is left out.
+ */
+export function decide(
+  rows: readonly Row[],
+  client: RowClient,
+  action: 'publish' | 'subscribe',
+  topic: string,
+  problem: (what: string) => void
+): 'allow' | 'deny' | 'ignore' {
+  for (const row of rows.toReversed()) {
+    const rule = readRow(row)
+    if (typeof rule === 'string') problem(`the ACL row ${shown(row)} is left out: ${rule}`)
+    else if (applies(rule, client, action, topic)) return rule.allow ? 'allow' : 'deny'
+  }
+  return 'ignore'
+}
+
+/** The rule, or what is wrong with the row. */
+function readRow(row: Row): Rule | string {
+  const [allow, ipaddr, username, clientId, access, topic] = row.map(column => (column === null ? '' : String(column)))
+  const verdict = verdicts.get(allow!.toLowerCase())
+  if (verdict === undefined) return 'expected 1 or 0 as allow'
+  const actions = accesses.get(access!)
+  if (actions === undefined) return 'expected 1 (subscribe), 2 (publish) or 3 (both) as access'
+  if (ipaddr === '' && username === '' && clientId === '') {
+    return "it is for nobody; give it an ipaddr, a username ('$all' is everybody) or a clientid"
+  }
+  const literal = topic!.startsWith('eq ')
+  const filter = literal ? topic!.slice('eq '.length) : topic!
+  if (!literal && !(isTopicFilter(filter) && splitShared(filter).filter === filter)) {
+    return 'expected a topic filter as topic (+ and # fill a whole level, # the last)'
+  }
+  try {
+    return {
+      allow: verdict,
+      access: actions,
+      from: ipaddr === '' ? undefined : parseNetwork(ipaddr!),
+      username: username === '' || username === '$all' ? undefined : username,
+      clientId: clientId === '' ? undefined : clientId,
+      filter,
+      literal
+    }
+  } catch (err) {
+    if (err instanceof SyntaxError) return `${err.message} as ipaddr`
+    throw err
+  }
+}
+
+const verdicts = new Map([
+  ['1', true],
+  ['t', true],
+  ['true', true],
+  ['0', false],
+  ['f', false],
+  ['false', false]
+])
+const accesses = new Map([
+  ['1', 'subscribe'],
+  ['2', 'publish'],
+  ['3', 'pubsub']
+] as const) as ReadonlyMap<string, Rule['access']>
+
+const shown = (row: Row): string => `(${row.map(column => (column === null ? 'NULL' : String(column))).join(', ')})`
+
+/** The query need not have asked for this client's rows only. */
+function applies(rule: Rule, client: RowClient, action: 'publish' | 'subscribe', topic: string): boolean {
+  return (
+    (rule.access === 'pubsub' || rule.access === action) &&
+    (rule.username === undefined || rule.username === client.username) &&
+    (rule.clientId === undefined || rule.clientId === client.clientId) &&
+    (rule.from === undefined || isWithin(client.peer.address, rule.from)) &&
+    concerns(rule, client, topic)
+  )
+}
+
+function isWithin(address: string, { address: network, prefix, family }: Network): boolean {
+  // BlockList keeps IPv4 within IPv6, so that ::/0 would have every IPv4 peer too.
+  if (isIP(address) !== isIP(network)) return false
+  const list = new BlockList()
+  list.addSubnet(network, prefix, family)
+  return list.check(address, family)
+}
+
+/** A subscription is allowed by a rule that covers all of it, and denied by one that overlaps with it. */
+function concerns({ filter, literal, allow }: Rule, client: RowClient, topic: string): boolean {
+  if (literal) return topic === filter
+  const filled = fill(filter, client, allow)
+  return filled !== undefined && (allow ? covers : overlaps)(filled, topic)
+}
+
+/**
+ * The filter with the client's names in the place of the levels `%u` and `%c`;
+ * undefined when the row is not for this client. A name is one level and no
+ * wildcard. A client chooses its own id: under an allow row `#`, `a/b` or, as the
+ * first level, `$SYS` gain it nothing [MQTT-4.7.2-1]; and it does not shake off a
+ * deny row by such an id, where a wildcard becomes U+0000, which no topic has.
+ */
+function fill(filter: string, { username, clientId }: RowClient, allow: boolean): string | undefined {
+  const levels = filter.split('/')
+  for (const [i, level] of levels.entries()) {
+    if (level !== '%u' && level !== '%c') continue
+    const name = level === '%u' ? username : clientId
+    if (name === undefined || name === '') return undefined
+    if (allow && (/[/+#]/.test(name) || (i === 0 && name.startsWith('$')))) return undefined
+    levels[i] = name.replace(/[+#]/g, '\0')
+  }
+  return levels.join('/')
+}

@@ -1,0 +1,125 @@
+/** broker-ctl: the command table as a command line. Its words and lines are emqttd_ctl's. */
+import { CommanderError, Command as Program } from 'commander'
+import { AdminClient } from '../admin/client.js'
+import type { Command } from '../commands/command.js'
+import { commands } from '../commands/index.js'
+import { BrokerError } from '../errors.js'
+import { findHome, version } from '../home.js'
+import { nearest } from '../words.js'
+import { format } from './format.js'
+import { complain, Exit, type Io, terminal } from './io.js'
+
+const offered = Object.entries(commands as Readonly<Record<string, Command<any, any>>>).filter(([, c]) => !c.hidden)
+
+/** Runs argv; resolves to the exit status. */
+export async function main(argv: readonly string[], io: Io = terminal): Promise<number> {
+  const program = programOf(io)
+  try {
+    await program.parseAsync([...argv], { from: 'user' })
+    return Exit.ok
+  } catch (err) {
+    if (err instanceof CommanderError) return err.exitCode === 0 ? Exit.ok : Exit.usage
+    return await failed(err, io, program)
+  }
+}
+
+async function failed(err: unknown, io: Io, program: Program): Promise<number> {
+  const { json, home } = program.opts<Options>()
+  if (err instanceof BrokerError && err.code === 'UNREACHABLE') {
+    const { nodeNameOf } = await import('../settings.js')
+    io.err(`Node '${nodeNameOf(findHome({ home }))}' not responding to pings.`)
+    return Exit.notRunning
+  }
+  if (json && err instanceof BrokerError) io.err(JSON.stringify({ error: { code: err.code, message: err.message } }))
+  else complain(io, err)
+  return err instanceof BrokerError && err.code === 'BAD_REQUEST' ? Exit.usage : Exit.failed
+}
+
+interface Options {
+  readonly json?: true
+  readonly table?: true
+  readonly home?: string
+}
+
+function programOf(io: Io): Program {
+  const root = new Program('broker-ctl')
+    .option('--json', 'print the result as JSON')
+    .option('--table', 'print the result as a table')
+    .option('--home <dir>', 'home of the broker')
+    .version(version)
+    .helpCommand(false)
+    .showSuggestionAfterError(true)
+    .configureOutput({ writeOut: s => io.out(s.trimEnd()), writeErr: s => io.err(s.trimEnd()) })
+    .exitOverride()
+  root.helpInformation = () => usage(offered)
+  root.argument('[command...]').action((words: string[]) => {
+    if (words.length === 0 || words[0] === 'help') {
+      io.out(words.length > 1 ? usage(under(words.slice(1))) : usage(offered))
+      return
+    }
+    wrong(words, offered)
+  })
+  for (const [name, command] of offered) add(root, name, command, io)
+  return root
+}
+
+function add(root: Program, name: string, command: Command<any, any>, io: Io): void {
+  const words = name.split(' ')
+  const last = words.pop()!
+  const parent = words.reduce((at, word) => at.commands.find(c => c.name() === word) ?? group(at, word), root)
+  const leaf = parent.command(last).helpCommand(false).configureHelp({ showGlobalOptions: true }).exitOverride()
+  leaf.summary(command.summary).description(command.summary)
+  if (command.usage !== undefined) leaf.arguments(command.usage)
+  leaf.allowExcessArguments(false).action(async () => {
+    const args = Object.fromEntries(leaf.registeredArguments.map((a, i) => [a.name(), leaf.processedArgs[i]]))
+    const { json, table, home } = leaf.optsWithGlobals<Options>()
+    const result = await new AdminClient(findHome({ home }).adminSocket).send(name, args)
+    if (json) return io.out(JSON.stringify(result))
+    const text = table ? format(result) : (command.print?.(result) ?? '')
+    if (text !== '') io.out(text)
+  })
+}
+
+/** A first word such as `clients`: alone or with a wrong second word it says what it knows. */
+function group(parent: Program, word: string): Program {
+  const made = parent.command(word).helpCommand(false).exitOverride()
+  made.helpInformation = () => usage(under([word]))
+  made.argument('[command...]').action((words: string[]) => wrong([word, ...words], under([word])))
+  return made
+}
+
+type Offer = (typeof offered)[number]
+
+const under = ([first]: string[]): Offer[] => {
+  const found = offered.filter(([name]) => name.split(' ')[0] === first)
+  return found.length > 0 ? found : offered
+}
+
+function wrong(words: string[], known: readonly Offer[]): never {
+  const names = known.map(([name]) => name)
+  const meant =
+    nearest(words.slice(0, 2).join(' '), names) ??
+    nearest(words[0]!, [...new Set(offered.map(([n]) => n.split(' ')[0]!))])
+  const what = `no such command: ${words.join(' ')}`
+  throw new BrokerError(
+    'BAD_REQUEST',
+    meant === undefined ? `${what}\n${usage(known)}` : `${what}; did you mean ${meant}?`
+  )
+}
+
+/** emqttd_ctl's usage: a rule before each group, the words padded to 48, the summary. */
+function usage(known: readonly Offer[]): string {
+  const lines: string[] = []
+  let last: string | undefined
+  for (const [name, { usage: args, summary }] of known) {
+    const first = name.split(' ')[0]
+    if (known === offered && first !== last) lines.push('-'.repeat(80))
+    last = first
+    lines.push(`${[name, ...argumentWords(args)].join(' ').padEnd(48)}# ${summary}`)
+  }
+  return known === offered ? ['Usage: broker-ctl', ...lines].join('\n') : lines.join('\n')
+}
+
+/** `<clientId>` is `<ClientId>` in emqttd's help. */
+const argumentWords = (args = ''): string[] =>
+  args === '' ? [] : [args.replace(/([<[])([a-z])/g, (_, b: string, c: string) => b + c.toUpperCase())]

@@ -1,0 +1,25 @@
+/** `broker init`: a home of one's own, from the files that the package ships. What is there already stays. */
+import { cpSync, existsSync, mkdirSync, readdirSync } from 'node:fs'
+import { join, relative, resolve } from 'node:path'
+import { packageRoot } from '../home.js'
+import { Exit, type Io } from './io.js'
+
+export function init(dir: string, io: Io): number {
+  const root = resolve(dir)
+  for (const each of ['etc/plugins', 'etc/certs', 'log', 'data']) mkdirSync(join(root, each), { recursive: true })
+  for (const folder of ['etc', 'etc/plugins']) {
+    for (const name of readdirSync(join(packageRoot, folder))) {
+      if (!name.endsWith('.conf')) continue
+      const to = join(root, folder, name)
+      if (existsSync(to)) {
+        io.out(`kept  ${relative(process.cwd(), to) || to}`)
+        continue
+      }
+      cpSync(join(packageRoot, folder, name), to)
+      io.out(`made  ${relative(process.cwd(), to) || to}`)
+    }
+  }
+  const here = root === process.cwd()
+  io.out(`\n${root} is a home of the broker. Next:${here ? '' : `\n  cd ${dir}`}\n  broker start`)
+  return Exit.ok
+}

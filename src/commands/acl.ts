@@ -1,0 +1,9 @@
+import { command } from './command.js'
+
+export const acl = {
+  'acl reload': command({
+    summary: 'reload etc/acl.conf',
+    run: ({ access }) => access.reloadAcl(),
+    print: () => 'reload acl_internal successfully'
+  })
+}

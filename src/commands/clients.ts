@@ -1,0 +1,63 @@
+import type { ClientInfo } from '../hooks.js'
+import { command } from './command.js'
+
+/** A client as scripts see it: names in emqttd's spelling, times in seconds since 1970. */
+export interface ClientRow {
+  readonly client_id: string
+  readonly clean_sess: boolean
+  readonly username: string | null
+  readonly peername: string
+  readonly connected_at: number
+  readonly listener: string
+  readonly proto_ver: number
+  readonly keepalive: number
+}
+
+function row({
+  clientId,
+  cleanSession,
+  username,
+  peer,
+  connectedAt,
+  listener,
+  protocolVersion,
+  keepAlive
+}: ClientInfo): ClientRow {
+  return {
+    client_id: clientId,
+    clean_sess: cleanSession,
+    username: username ?? null,
+    peername: `${peer.address}:${peer.port}`,
+    connected_at: Math.floor(connectedAt.getTime() / 1000),
+    listener,
+    proto_ver: protocolVersion,
+    keepalive: keepAlive
+  }
+}
+
+/** emqttd's line; `undefined` is what it prints for a client without a user name. */
+const show = (c: ClientRow): string =>
+  `Client(${c.client_id}, clean_sess=${c.clean_sess}, username=${c.username ?? 'undefined'}, peername=${c.peername}, connected_at=${c.connected_at})`
+
+export const clients = {
+  'clients list': command({
+    summary: 'List all clients',
+    run: ({ broker }) => broker.clients().map(row),
+    print: rows => rows.map(show).join('\n')
+  }),
+  'clients show': command({
+    summary: 'Show a client',
+    usage: '<clientId>',
+    run: ({ broker }, { clientId }) => row(broker.client(clientId)),
+    print: show
+  }),
+  'clients kick': command({
+    summary: 'Kick out a client',
+    usage: '<clientId>',
+    async run({ broker, log }, { clientId }) {
+      await broker.kick(clientId)
+      log.info('client kicked', { clientId })
+      return { client_id: clientId }
+    }
+  })
+}

@@ -1,0 +1,40 @@
+/**
+ * What a command of broker-ctl is: one entry with its words, its work and how its
+ * result is printed. From the table of all of them come the command line, its help,
+ * the admin socket's routes and the types of AdminClient.call.
+ *
+ * Nothing here or in the other files of this folder loads the broker at run time:
+ * broker-ctl reads the same table and must start at once.
+ */
+import type { Server } from '../server.js'
+
+/** '<clientId> [reason]' → { clientId: string, reason?: string } */
+export type Args<U extends string> = U extends `${infer Head} ${infer Tail}`
+  ? Args<Head> & Args<Tail>
+  : U extends `<${infer Name}...>`
+    ? { [K in Name]: string[] }
+    : U extends `<${infer Name}>`
+      ? { [K in Name]: string }
+      : U extends `[${infer Name}]`
+        ? { [K in Name]?: string }
+        : unknown
+
+export interface Command<U extends string = string, R = unknown> {
+  /** One line as emqttd_ctl has it: a capital first, no full stop. */
+  readonly summary: string
+  /** Arguments, as commander writes them. */
+  readonly usage?: U
+  /** Called by the `broker` program, and not offered by broker-ctl. */
+  readonly hidden?: true
+  /** Does the work and returns plain data; throws a BrokerError when it cannot. */
+  run(server: Server, args: Args<U>): R | Promise<R>
+  /** emqttd's lines for the result; left out, nothing is printed. */
+  print?(result: Awaited<R>): string
+}
+
+export function command<const U extends string = '', R = unknown>(c: Command<U, R>): Command<U, R> {
+  return c
+}
+
+/** emqttd's `~-16s: ~w`. */
+export const line = (name: string, value: unknown, width: number): string => `${name.padEnd(width)}: ${String(value)}`

@@ -1,0 +1,11 @@
+/** Every command, in the order in which help shows them. */
+import { acl } from './acl.js'
+import { clients } from './clients.js'
+import { listeners } from './listeners.js'
+import { node } from './node.js'
+import { plugins } from './plugins.js'
+import { status } from './status.js'
+
+export const commands = { ...status, ...acl, ...clients, ...plugins, ...listeners, ...node }
+
+export type Commands = typeof commands

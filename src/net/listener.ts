@@ -1,0 +1,403 @@
+/**
+ * A network door: it accepts sockets, sees to all that comes before MQTT (access
+ * rules, PROXY protocol, TLS, WebSocket) and hands each on to `establish`, which
+ * knows nothing of all that.
+ *
+ * Every transport begins with one net.Server, since a PROXY header and the access
+ * rules come before the TLS handshake; tls.Server and http.Server never listen
+ * themselves but are given sockets.
+ */
+import { constants, type X509Certificate } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import http from 'node:http'
+import net from 'node:net'
+import type { Duplex } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
+import tls from 'node:tls'
+import { createWebSocketStream, type WebSocket, WebSocketServer } from 'ws'
+import type { ListenerOptions, TlsOptions, WebSocketOptions } from '../config/broker-options.js'
+import { showAddress } from '../config/values.js'
+import { BrokerError, messageOf } from '../errors.js'
+import type { EndReason, Peer } from '../hooks.js'
+import type { Log } from '../log.js'
+import { certificateDaysLeft, watchFiles } from './certificates.js'
+import type { Connection, Origin } from './connection.js'
+import { accessOf, isLoopback, undressed, within } from './peer.js'
+import { whoListens } from './port-holder.js'
+import { readProxyHeader } from './proxy-protocol.js'
+
+export type Establish = (transport: Duplex, origin: Origin) => Connection
+
+export interface ListenerContext {
+  readonly establish: Establish
+  /** Resolves a path of the configuration against the broker's home. */
+  readonly path: (relative: string) => string
+  readonly log: Log
+  /** mqtt.websocket_protocol_header: whether a WebSocket must name an MQTT sub-protocol. */
+  readonly needsSubprotocol: boolean
+  readonly maxPacketSize: number
+}
+
+export interface ListenerInfo {
+  /** `tcp:external`. */
+  readonly name: string
+  readonly transport: string
+  /** As configured, with the port in force: `0.0.0.0:1883`, `8883`. */
+  readonly bind: string
+  readonly port: number
+  readonly maxClients: number
+  readonly currentClients: number
+  /** How often connections ended, by why; those that the client ended itself left out. */
+  readonly shutdownCount: Readonly<Record<string, number>>
+}
+
+/** What is known of a socket before MQTT speaks. */
+interface Arrival {
+  readonly peer: Peer
+  readonly certificateName: string | undefined
+}
+
+/** How long a peer may take to close its side when the broker stops. */
+const closingMs = 500
+
+const quiet: ReadonlySet<EndReason> = new Set(['normal', 'closed', 'shutdown'])
+
+export class Listener {
+  readonly name: string
+  readonly #options: ListenerOptions
+  readonly #context: ListenerContext
+  readonly #allowed: (address: string) => boolean
+  readonly #server: net.Server
+  readonly #tls: tls.Server | undefined
+  readonly #http: http.Server | undefined
+  readonly #sockets = new Set<net.Socket>()
+  /** By the socket's remote end, which the TLS socket made of it has as well. */
+  readonly #arrivals = new Map<string, Arrival>()
+  readonly #shutdowns = new Map<EndReason, number>()
+  #unwatch = (): void => {}
+  #crowded = false
+
+  constructor(options: ListenerOptions, context: ListenerContext) {
+    this.name = `${options.transport}:${options.name}`
+    this.#options = options
+    this.#context = context
+    this.#allowed = accessOf(options.access.values())
+    this.#http = options.webSocket === undefined ? undefined : this.#webSocketServer(options.webSocket)
+    this.#tls = options.tls === undefined ? undefined : this.#tlsServer(options.tls)
+    this.#server = net.createServer({ noDelay: options.nodelay, pauseOnConnect: options.proxyProtocol }, socket => {
+      this.#accept(socket)
+    })
+  }
+
+  /** Binds the port; throws a BrokerError that says who has it where that can be known. */
+  async open(): Promise<void> {
+    const { bind, backlog } = this.#options
+    try {
+      await new Promise<void>((resolve, reject) => {
+        this.#server.once('error', reject)
+        this.#server.listen(
+          { port: bind.port, backlog, ...(bind.host === undefined ? {} : { host: bind.host }) },
+          () => {
+            this.#server.off('error', reject)
+            resolve()
+          }
+        )
+      })
+    } catch (cause) {
+      throw new BrokerError('UNAVAILABLE', await this.#cannotListen(cause as NodeJS.ErrnoException), { cause })
+    }
+    this.#server.on('error', err => this.#context.log.error('listener failed', { listener: this.name, err }))
+    this.#watchCertificates()
+  }
+
+  async #cannotListen({ code, message }: NodeJS.ErrnoException): Promise<string> {
+    const { bind } = this.#options
+    const what = `listener.${this.name.replace(':', '.')}: cannot listen on ${showAddress(bind)}`
+    if (code === 'EADDRINUSE') {
+      const holder = await whoListens(bind.port)
+      return `${what}: the port is taken${holder === undefined ? ' by another program' : ` by ${holder}`}`
+    }
+    if (code === 'EACCES') return `${what}: ports below 1024 need a privilege that this user has not`
+    if (code === 'EADDRNOTAVAIL') return `${what}: this host has no such address`
+    if (code === 'ENOTFOUND') return `${what}: no such host name`
+    return `${what}: ${message}`
+  }
+
+  get port(): number {
+    return (this.#server.address() as net.AddressInfo | null)?.port ?? this.#options.bind.port
+  }
+
+  info(): ListenerInfo {
+    const { transport, bind, maxClients } = this.#options
+    return {
+      name: this.name,
+      transport,
+      bind: showAddress({ ...bind, port: this.port }),
+      port: this.port,
+      maxClients,
+      currentClients: this.#sockets.size,
+      shutdownCount: Object.fromEntries(this.#shutdowns)
+    }
+  }
+
+  /** Accepts nobody any more; those who are in stay. */
+  stopAccepting(): void {
+    this.#unwatch()
+    if (this.#server.listening) this.#server.close()
+  }
+
+  /** Accepts nobody any more; sockets that are being closed get a moment for that, the others end at once. */
+  async close(): Promise<void> {
+    this.stopAccepting()
+    for (const socket of this.#sockets) if (!socket.writableEnded) socket.destroy()
+    const deadline = performance.now() + closingMs
+    while (this.#sockets.size > 0 && performance.now() < deadline) await sleep(5)
+    for (const socket of this.#sockets) socket.destroy()
+  }
+
+  #accept(socket: net.Socket): void {
+    const { maxClients, proxyProtocol, proxyProtocolTimeout } = this.#options
+    socket.on('error', () => {}) // until there is a connection that wants to know
+    if (this.#sockets.size >= maxClients) {
+      if (!this.#crowded) this.#context.log.warning('max_clients reached', { listener: this.name, maxClients })
+      this.#crowded = true
+      socket.destroy()
+      return
+    }
+    this.#sockets.add(socket)
+    const end = endOf(socket)
+    socket.once('close', () => {
+      this.#sockets.delete(socket)
+      this.#arrivals.delete(end)
+      if (this.#sockets.size < maxClients * 0.9) this.#crowded = false
+    })
+    const peer = { address: undressed(socket.remoteAddress ?? ''), port: socket.remotePort ?? 0 }
+    if (!proxyProtocol) return this.#arrived(socket, { peer, certificateName: undefined })
+    readProxyHeader(socket, proxyProtocolTimeout).then(
+      ({ source, certificateName }) => this.#arrived(socket, { peer: source ?? peer, certificateName }),
+      (err: unknown) => this.#turnAway(socket, peer, messageOf(err))
+    )
+  }
+
+  #arrived(socket: net.Socket, arrival: Arrival): void {
+    if (!this.#allowed(arrival.peer.address)) return this.#turnAway(socket, arrival.peer, 'denied by an access rule')
+    this.#arrivals.set(endOf(socket), arrival)
+    if (this.#tls !== undefined) {
+      this.#tls.emit('connection', socket)
+    } else if (this.#http !== undefined) {
+      this.#http.emit('connection', socket)
+      socket.resume()
+    } else {
+      this.#hand(socket, arrival, true)
+      socket.resume()
+    }
+  }
+
+  #turnAway(socket: net.Socket, peer: Peer, why: string): void {
+    this.#context.log.warning('turned away', { listener: this.name, peer: `${peer.address}:${peer.port}`, why })
+    socket.destroy()
+  }
+
+  /** @param ownOrigin false for a web page of another site in a browser, which is not "this host" whatever its address. */
+  #hand(transport: Duplex, { peer, certificateName }: Arrival, ownOrigin: boolean): void {
+    const { sendTimeout, sendTimeoutClose, rateLimit, peerCertAsUsername } = this.#options
+    const connection = this.#context.establish(transport, {
+      peer,
+      local: ownOrigin && isLoopback(peer.address),
+      listener: this.name,
+      certificateName: peerCertAsUsername === undefined ? undefined : certificateName,
+      sendTimeout,
+      sendTimeoutClose,
+      rateLimit
+    })
+    connection.once('close', () => {
+      const reason = connection.reason ?? 'closed'
+      if (!quiet.has(reason)) this.#shutdowns.set(reason, (this.#shutdowns.get(reason) ?? 0) + 1)
+    })
+  }
+
+  // ── TLS ────────────────────────────────────────────────────────────────────
+
+  #tlsServer(options: TlsOptions): tls.Server {
+    const server = tls.createServer({
+      ...this.#secureContext(options),
+      handshakeTimeout: options.handshakeTimeout,
+      requestCert: options.verify === 'verify_peer',
+      rejectUnauthorized: options.failIfNoPeerCert
+    })
+    server.on('secureConnection', socket => {
+      const arrival = this.#arrivals.get(endOf(socket))
+      if (arrival === undefined) return socket.destroy()
+      const certificate = options.verify === 'verify_peer' ? socket.getPeerX509Certificate() : undefined
+      if (certificate !== undefined && !socket.authorized) {
+        this.#turnAway(socket, arrival.peer, `client certificate: ${String(socket.authorizationError)}`)
+        return
+      }
+      const name = certificate === undefined ? undefined : nameOf(certificate, this.#options.peerCertAsUsername)
+      const secure = { ...arrival, certificateName: name ?? arrival.certificateName }
+      if (this.#http === undefined) return this.#hand(socket, secure, true)
+      this.#arrivals.set(endOf(socket), secure)
+      this.#http.emit('connection', socket)
+    })
+    server.on('tlsClientError', (err, socket) => {
+      const plain =
+        (err as NodeJS.ErrnoException).code === 'ERR_SSL_HTTP_REQUEST' || /wrong version number/.test(err.message)
+      this.#context.log.info('TLS handshake failed', {
+        listener: this.name,
+        peer: this.#arrivals.get(endOf(socket))?.peer.address,
+        why: plain ? 'the peer does not speak TLS' : err.message
+      })
+    })
+    return server
+  }
+
+  #secureContext(options: TlsOptions): tls.SecureContextOptions {
+    const { path } = this.#context
+    const read = (file: string, setting: string): Buffer => {
+      try {
+        return readFileSync(path(file))
+      } catch (cause) {
+        const why = (cause as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file' : messageOf(cause)
+        throw new BrokerError('CONFIG_INVALID', `${this.#setting(setting)}: cannot read ${path(file)}: ${why}`, {
+          cause
+        })
+      }
+    }
+    const versions = options.tlsVersions.map(v => tlsNames[v]).sort()
+    const context: tls.SecureContextOptions = {
+      cert: read(options.certfile, 'certfile'),
+      key: read(options.keyfile, 'keyfile'),
+      minVersion: versions[0]!,
+      maxVersion: versions.at(-1)!,
+      secureOptions: options.reuseSessions ? 0 : constants.SSL_OP_NO_TICKET,
+      honorCipherOrder: options.honorCipherOrder,
+      ...(options.cacertfile === undefined ? {} : { ca: read(options.cacertfile, 'cacertfile') }),
+      ...(options.dhfile === undefined ? {} : { dhparam: read(options.dhfile, 'dhfile') }),
+      ...(options.ciphers === undefined ? {} : { ciphers: options.ciphers })
+    }
+    try {
+      tls.createSecureContext(context)
+    } catch (cause) {
+      const files = `${path(options.certfile)}, ${path(options.keyfile)}`
+      const why = /key values mismatch/.test(messageOf(cause))
+        ? 'the key does not belong to the certificate'
+        : messageOf(cause)
+      throw new BrokerError('CONFIG_INVALID', `${this.#setting('certfile')}: ${why} (${files})`, { cause })
+    }
+    return context
+  }
+
+  #setting(name: string): string {
+    return `listener.${this.name.replace(':', '.')}.${name}`
+  }
+
+  /** New files serve the next handshakes; who is connected stays. Bad ones change nothing. */
+  #watchCertificates(): void {
+    const { tls: options } = this.#options
+    if (options === undefined || this.#tls === undefined) return
+    const { log, path } = this.#context
+    const files = [options.certfile, options.keyfile, options.cacertfile].filter(f => f !== undefined).map(path)
+    this.#unwatch = watchFiles(files, () => {
+      try {
+        this.#tls!.setSecureContext(this.#secureContext(options))
+        log.info('certificates read again', { listener: this.name })
+      } catch (err) {
+        log.error('certificates changed and are not usable; those in force stay', { listener: this.name, err })
+      }
+    })
+    const days = certificateDaysLeft(readFileSync(path(options.certfile)))
+    if (days < 30)
+      log.warning('certificate expires soon', { listener: this.name, file: options.certfile, days: Math.floor(days) })
+  }
+
+  // ── WebSocket ──────────────────────────────────────────────────────────────
+
+  #webSocketServer(options: WebSocketOptions): http.Server {
+    const { needsSubprotocol, maxPacketSize, log } = this.#context
+    const sockets = new WebSocketServer({
+      noServer: true,
+      perMessageDeflate: false,
+      maxPayload: maxPacketSize + 64 * 1024, // a message may hold many packets, but not end in the middle of memory
+      handleProtocols: offered => ['mqtt', 'mqttv3.1'].find(p => offered.has(p)) ?? false
+    })
+    const server = http.createServer({ headersTimeout: 15_000, requestTimeout: 15_000 }, (_request, response) => {
+      response.writeHead(426, { connection: 'close', 'content-type': 'text/plain' })
+      response.end(`This is an MQTT listener: connect with a WebSocket to ${options.path}\n`)
+    })
+    server.on('upgrade', (request, socket, head) => {
+      const [path] = (request.url ?? '/').split('?')
+      const offered = (request.headers['sec-websocket-protocol'] ?? '').split(',').map(p => p.trim())
+      const arrival = this.#arrivals.get(endOf(socket as net.Socket))
+      if (arrival === undefined) return socket.destroy()
+      if (path !== options.path) return refuse(socket, '404 Not Found', `no MQTT at ${path}; it is at ${options.path}`)
+      if (needsSubprotocol && !offered.includes('mqtt') && !offered.includes('mqttv3.1')) {
+        return refuse(socket, '400 Bad Request', 'Sec-WebSocket-Protocol must be mqtt or mqttv3.1')
+      }
+      const peer = announcedPeer(request, arrival.peer, options)
+      if (!this.#allowed(peer.address)) return refuse(socket, '403 Forbidden', 'denied by an access rule')
+      sockets.handleUpgrade(request, socket, head, ws => {
+        ws.on('message', (_data, isBinary) => {
+          if (!isBinary) ws.close(1003, 'binary frames only') // [MQTT-6.0.0-1]
+        })
+        this.#hand(streamOf(ws), { ...arrival, peer }, hasOwnOrigin(request))
+      })
+    })
+    server.on('clientError', (err, socket) => {
+      log.debug('bad HTTP request', { listener: this.name, err })
+      socket.destroy()
+    })
+    return server
+  }
+}
+
+const tlsNames = { tlsv1: 'TLSv1', 'tlsv1.1': 'TLSv1.1', 'tlsv1.2': 'TLSv1.2', 'tlsv1.3': 'TLSv1.3' } as const
+
+const endOf = ({ remoteAddress, remotePort }: net.Socket): string => `${remoteAddress}|${remotePort}`
+
+/** `CN` alone, or the whole subject as `C=DE,O=Home,CN=lamp`. */
+function nameOf({ subject }: X509Certificate, part: 'cn' | 'dn' | undefined): string | undefined {
+  const lines = (subject ?? '').split('\n')
+  if (part === 'dn') return lines.join(',')
+  return lines.find(line => line.startsWith('CN='))?.slice(3)
+}
+
+/**
+ * The client behind trusted proxies: the header's last address that is not itself a trusted proxy, since
+ * all before it is hearsay. From anyone else the header counts for nothing.
+ */
+function announcedPeer(request: http.IncomingMessage, peer: Peer, options: WebSocketOptions): Peer {
+  const { proxyAddressHeader, proxyPortHeader, trustedProxies } = options
+  const trusted = within(trustedProxies)
+  if (proxyAddressHeader === undefined || !trusted(peer.address)) return peer
+  const header = request.headers[proxyAddressHeader.toLowerCase()]
+  const hops = String(header ?? '')
+    .split(',')
+    .map(hop => undressed(hop.trim().replace(/^\[(.*)\]$/, '$1')))
+    .filter(hop => net.isIP(hop) !== 0)
+  const address = hops.findLast(hop => !trusted(hop)) ?? hops[0]
+  if (address === undefined) return peer
+  const port = proxyPortHeader === undefined ? 0 : Number(request.headers[proxyPortHeader.toLowerCase()])
+  return { address, port: Number.isInteger(port) ? port : 0 }
+}
+
+/**
+ * Whether the request comes from a program, or from a page that this host serves. A page of any site can
+ * open a WebSocket to 127.0.0.1, and must not be taken for this host's own user.
+ */
+function hasOwnOrigin({ headers: { origin, host } }: http.IncomingMessage): boolean {
+  if (origin === undefined) return true
+  try {
+    const { hostname, host: from } = new URL(origin)
+    return from === host || hostname === 'localhost' || isLoopback(hostname.replace(/^\[(.*)\]$/, '$1'))
+  } catch {
+    return false // `null`, of a sandboxed page or a file
+  }
+}
+
+function streamOf(ws: WebSocket): Duplex {
+  return createWebSocketStream(ws, { decodeStrings: true })
+}
+
+function refuse(socket: Duplex, status: string, why: string): void {
+  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n${why}\n`)
+}

@@ -1,0 +1,534 @@
+/**
+ * Asks PostgreSQL who may log in and, with `acl_query`, who may publish or
+ * subscribe to what: emqttd's emq_auth_pgsql.
+ *
+ * What a client sends never becomes SQL: '%u', '%c' and '%a' are bind parameters,
+ * with or without their quotes. And a database that is away is not a user who is
+ * unknown: the first throws, which refuses the login, the second is 'ignore'.
+ */
+import { readFileSync } from 'node:fs'
+import { type ConnectionOptions, createSecureContext } from 'node:tls'
+import pg from 'pg'
+import { decide, type Row } from '../access/acl-rows.js'
+import { needsSalt, passwordHash, verifyPassword } from '../access/password.js'
+import {
+  address,
+  BrokerError,
+  type ClientInfo,
+  duration,
+  expected,
+  flag,
+  integer,
+  key,
+  type Options,
+  oneOf,
+  optional,
+  type PluginContext,
+  plugin,
+  showAddress,
+  text
+} from '../plugin.js'
+
+const schema = {
+  server: address('127.0.0.1:5432', { port: 5432 }),
+  pool: integer(8, { min: 1, max: 256 }),
+  username: text('root'),
+  password: text(''),
+  database: text('mqtt'),
+  // pg speaks UTF-8 whatever it is told; the server converts to the encoding of the database.
+  encoding: key(raw => (/^(utf-?8|unicode)$/i.test(raw) ? 'utf8' : expected('utf8', raw)), 'utf8'),
+  ssl: flag(false),
+  sslOpts: {
+    keyfile: optional(text()),
+    certfile: optional(text()),
+    cacertfile: optional(text()),
+    verify: oneOf(['verify_peer', 'verify_none'], 'verify_peer')
+  },
+  authQuery: optional(key(bindQuery)),
+  passwordHash: passwordHash('sha256'),
+  superQuery: optional(key(bindQuery)),
+  aclQuery: optional(key(bindQuery)),
+  onError: oneOf(['deny', 'ignore'], 'deny'),
+  // A plugin's answer is awaited for 5 s.
+  connectTimeout: duration('4s'),
+  queryTimeout: duration('4s')
+}
+
+type PgsqlOptions = Options<typeof schema>
+
+export default plugin({
+  name: 'auth-pgsql',
+  description: 'Authentication/ACL with PostgreSQL',
+  prefix: 'auth.pgsql',
+  options: schema,
+
+  check({ ssl, sslOpts, connectTimeout, queryTimeout }, report) {
+    const { keyfile, certfile, cacertfile } = sslOpts
+    for (const [name, file] of Object.entries({ keyfile, certfile, cacertfile })) {
+      if (file !== undefined && !ssl)
+        report(`auth.pgsql.ssl_opts.${name}`, 'has no effect without auth.pgsql.ssl = true')
+    }
+    if (keyfile === undefined && certfile !== undefined) {
+      report('auth.pgsql.ssl_opts.certfile', 'needs auth.pgsql.ssl_opts.keyfile: a certificate is proved with its key')
+    }
+    if (certfile === undefined && keyfile !== undefined) {
+      report('auth.pgsql.ssl_opts.keyfile', 'needs auth.pgsql.ssl_opts.certfile: a key belongs to a certificate')
+    }
+    if (connectTimeout === 0) report('auth.pgsql.connect_timeout', 'expected a duration above 0')
+    if (queryTimeout === 0) report('auth.pgsql.query_timeout', 'expected a duration above 0')
+  },
+
+  start(context) {
+    const { options, hooks, log } = context
+    const database = new Database(context)
+    const warned = new Set<string>()
+    if (options.authQuery !== undefined) hooks.on('client.authenticate', authenticate)
+    if (options.aclQuery !== undefined) hooks.on('client.authorize', authorize)
+    return { check: () => database.check(), stop: () => database.stop() }
+
+    async function authenticate(
+      client: ClientInfo,
+      password: Buffer | undefined
+    ): Promise<'allow' | 'superuser' | 'deny' | 'ignore'> {
+      const { username } = client
+      if (username === undefined) return 'ignore'
+      if (username === '' || password === undefined || password.length === 0) return 'deny'
+      const row = (await database.ask('auth_query', client))?.rows[0]
+      if (row === undefined) {
+        log.debug('no such user', { username })
+        return 'ignore'
+      }
+      const [stored = null, salt = null] = row
+      const right =
+        stored !== null &&
+        (await verifyPassword(options.passwordHash, password, String(stored), salt === null ? undefined : String(salt)))
+      if (!right) {
+        log.debug(stored === null ? 'the user has no password' : 'wrong password', { username })
+        return 'deny'
+      }
+      return (await isSuperuser(client)) ? 'superuser' : 'allow'
+    }
+
+    /** Who cannot be shown to be a superuser is none; the password was right all the same. */
+    async function isSuperuser(client: ClientInfo): Promise<boolean> {
+      if (options.superQuery === undefined) return false
+      try {
+        return (await database.ask('super_query', client))?.rows[0]?.[0] === true
+      } catch (err) {
+        if (err instanceof BrokerError) return false
+        throw err
+      }
+    }
+
+    async function authorize(client: ClientInfo, action: 'publish' | 'subscribe', topic: string) {
+      try {
+        const answer = await database.ask('acl_query', client)
+        // A name that PostgreSQL cannot even compare must not slip past the rows that deny everybody.
+        return answer === undefined ? 'deny' : decide(answer.rows, client, action, topic, warnOnce)
+      } catch (err) {
+        if (err instanceof BrokerError && options.onError === 'ignore') return 'ignore'
+        throw err
+      }
+    }
+
+    /** A row stays wrong until somebody mends it, and is read at every question. */
+    function warnOnce(problem: string): void {
+      if (warned.has(problem) || warned.size >= 1000) return
+      warned.add(problem)
+      log.warning(problem)
+    }
+  }
+})
+
+// ---- the queries of the file
+
+type Variables = Pick<ClientInfo, 'username' | 'clientId' | 'peer'>
+
+export interface BoundQuery {
+  /** With `$1`, `$2`, … in the place of the variables, numbered by occurrence. */
+  readonly text: string
+  /** What belongs to them, in their order; NULL, which equals nothing, for the name of a client without one. */
+  values(client: Variables): (string | null)[]
+  /** Where in the operator's text a place in `text` comes from; both count from 1. */
+  origin(position: number): number
+}
+
+/** What PostgreSQL's lexer takes as one piece, so that a `%c` in a LIKE pattern, a comment or a name is not a variable. */
+const pieces = new RegExp(
+  [
+    /(?<left>--[^\n]*|\/\*.*?\*\/|\$(?<tag>[A-Za-z_]\w*|)\$.*?\$\k<tag>\$|"[^"]*")/,
+    /[eEnN]?'%(?<quoted>[uca])'(?!')/,
+    /(?<string>[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*')/,
+    /(?<word>[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*)/,
+    /(?<parameter>\$\d+)/,
+    /%(?<bare>[uca])(?![\w$])/,
+    /(?<other>.)/
+  ]
+    .map(({ source }) => source)
+    .join('|'),
+  'gs'
+)
+
+/** Makes bind parameters of '%u', '%c' and '%a'; any other %-sign is the query's own. */
+export function bindQuery(query: string): BoundQuery {
+  if (query.trim() === '') expected('an SQL query', query)
+  const names: string[] = []
+  const ends: { text: number; query: number }[] = []
+  let text = ''
+  for (const { 0: piece, index, groups } of query.matchAll(pieces)) {
+    if (groups!['parameter'] !== undefined) expected("'%u', '%c' or '%a' where a value goes", piece)
+    const name = groups!['quoted'] ?? groups!['bare']
+    if (name === undefined) {
+      text += piece
+      continue
+    }
+    names.push(name)
+    // `like'%u'and` is three tokens, `like$1and` would be one.
+    const end = index + piece.length
+    text += `${/[\w$]$/.test(text) ? ' ' : ''}$${names.length}${/\w/.test(query.charAt(end)) ? ' ' : ''}`
+    ends.push({ text: text.length, query: end })
+  }
+  return {
+    text,
+    values: ({ username, clientId, peer }) =>
+      names.map(name => (name === 'u' ? (username ?? null) : name === 'c' ? clientId : peer.address)),
+    origin(position) {
+      const before = ends.findLast(end => end.text < position)
+      return before === undefined ? position : position - before.text + before.query
+    }
+  }
+}
+
+// ---- the database
+
+type QueryName = 'auth_query' | 'super_query' | 'acl_query'
+type Answer = pg.QueryArrayResult<Exclude<Row[number], number>[]>
+
+/** A query of the extended protocol has one statement; types/pg does not know the option. */
+type ExtendedQuery = pg.QueryArrayConfig & { queryMode: 'extended' }
+
+const nobody: Variables = { username: '', clientId: '', peer: { address: '', port: 0 } }
+const boolean = 16
+const blankPadded = 1042
+
+/**
+ * Text as the server sends it, since a salt of digits must not become a number.
+ * A char(n) is padded with blanks that mean nothing; only a real boolean is one.
+ */
+const types = {
+  getTypeParser:
+    (type: number) =>
+    (raw: string): string | boolean =>
+      type === boolean ? raw === 't' : type === blankPadded ? raw.replace(/ +$/, '') : raw
+} as pg.CustomTypesConfig
+
+/** Values that PostgreSQL cannot take where the query compares them: out of range, not a number, not in its encoding. */
+const unfit = new Set(['22P02', '22P05', '22003', '22007', '22008', '22021'])
+
+const probeMs = 2000
+const stopMs = 2000
+
+/**
+ * The connections, and what is known of them. A loss and its end are one line of
+ * the log each, however many clients run into it; in between the database is
+ * tried now and then, so that `plugins list` tells the truth on a quiet broker.
+ */
+class Database {
+  readonly #context: PluginContext<typeof schema>
+  readonly #queries: ReadonlyMap<QueryName, BoundQuery>
+  readonly #troubles = new Map<QueryName | 'connection', string>()
+  readonly #busy = new Set<pg.PoolClient>()
+  #pool: pg.Pool | undefined
+  #probe: NodeJS.Timeout | undefined
+  #probing = false
+  #stopped = false
+
+  constructor(context: PluginContext<typeof schema>) {
+    this.#context = context
+    const { authQuery, superQuery, aclQuery } = context.options
+    const all = { auth_query: authQuery, super_query: superQuery, acl_query: aclQuery }
+    const names = ['auth_query', 'super_query', 'acl_query'] as const
+    this.#queries = new Map(names.flatMap(name => (all[name] === undefined ? [] : [[name, all[name]]])))
+  }
+
+  /** The rows for this client, or undefined when no row can be meant; a BrokerError when that cannot be told. */
+  async ask(name: QueryName, client: Variables, { quiet = false } = {}): Promise<Answer | undefined> {
+    const query = this.#queries.get(name)!
+    const values = query.values(client)
+    // PostgreSQL has no text with U+0000 in it, and ends the connection's day over one.
+    if (values.some(value => value?.includes('\0'))) return undefined
+    try {
+      const answer = await this.#run({ text: query.text, values })
+      this.#ended('connection')
+      const wrong = this.#columns(name, answer)
+      if (wrong !== undefined) throw new BrokerError('PLUGIN_FAILED', wrong)
+      this.#ended(name)
+      return answer
+    } catch (err) {
+      if (err instanceof pg.DatabaseError && unfit.has(err.code ?? '')) {
+        this.#ended('connection')
+        this.#context.log.debug(`PostgreSQL cannot compare a value of ${keyOf(name)}: ${err.message}`)
+        return undefined
+      }
+      if (this.#stopped) throw err
+      const lost = isLost(err)
+      const why = err instanceof BrokerError ? err.message : explain(err, this.#context.options, name, query)
+      this.#began(lost ? 'connection' : name, why, quiet)
+      if (lost) this.#probeLater()
+      throw err instanceof BrokerError ? err : new BrokerError('PLUGIN_FAILED', why, { cause: err })
+    }
+  }
+
+  /** Runs each query for a client of no name: its table, its columns and the rights are all there, or they are not. */
+  async check(): Promise<void> {
+    const problems: string[] = []
+    for (const name of this.#queries.keys()) {
+      try {
+        const answer = await this.ask(name, nobody, { quiet: true })
+        const type = answer?.fields[0]?.dataTypeID
+        if (name === 'super_query' && type !== undefined && type !== boolean) {
+          this.#context.log.warning(`nobody is a superuser: ${keyOf(name)} answers no boolean, and only true counts`)
+        }
+      } catch (err) {
+        if (!(err instanceof BrokerError)) throw err
+        problems.push(err.message)
+        if (this.#troubles.has('connection')) break
+      }
+    }
+    if (problems.length > 0) throw new BrokerError('PLUGIN_FAILED', problems.join('\n'))
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true
+    clearTimeout(this.#probe)
+    if (this.#pool === undefined) return
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise(resolve => {
+      timer = setTimeout(resolve, stopMs)
+    })
+    await Promise.race([this.#pool.end(), late])
+    clearTimeout(timer)
+    // pg cuts the connection of a client that ends in the middle of a query.
+    for (const client of this.#busy) void client.end()
+  }
+
+  /** A client goes back to the pool after an error of its query; only a broken one is thrown away. */
+  async #run({ text, values = [] }: { text: string; values?: (string | null)[] }): Promise<Answer> {
+    this.#pool ??= this.#connect()
+    const client = await this.#pool.connect()
+    // What breaks a connection is also told to its query; without a listener it would end the process.
+    const ignore = (): void => {}
+    client.on('error', ignore)
+    this.#busy.add(client)
+    let broken = true
+    try {
+      const answer = await client.query({
+        text,
+        values,
+        types,
+        rowMode: 'array',
+        queryMode: 'extended'
+      } as ExtendedQuery)
+      broken = false
+      return answer
+    } catch (err) {
+      broken = isLost(err)
+      throw err
+    } finally {
+      this.#busy.delete(client)
+      client.release(broken)
+      client.off('error', ignore)
+    }
+  }
+
+  /** Made when first needed: a certificate that cannot be read refuses logins until it can, as a lost database does. */
+  #connect(): pg.Pool {
+    const { options, log } = this.#context
+    const { server, username, database, pool: max, connectTimeout, queryTimeout } = options
+    const pool = new pg.Pool({
+      host: server.host ?? '127.0.0.1',
+      port: server.port,
+      user: username,
+      // As a function, or pg would take PGPASSWORD or ~/.pgpass for an empty one.
+      password: () => options.password,
+      database,
+      ssl: tlsOptions(this.#context),
+      sslnegotiation: 'postgres',
+      application_name: 'tsmqttd',
+      max,
+      connectionTimeoutMillis: connectTimeout,
+      // The server's own limit, set below, comes first and spares the connection.
+      query_timeout: queryTimeout + 500,
+      // A firewall that forgets a connection tells nobody: keep none for long.
+      idleTimeoutMillis: 60_000,
+      keepAlive: true,
+      onConnect: client => client.query(`set client_encoding to 'UTF8'; set statement_timeout to ${queryTimeout}`)
+    } as pg.PoolConfig)
+    pool.on('error', err => {
+      log.debug('lost an idle connection', { err })
+      void this.#probeNow()
+    })
+    return pool
+  }
+
+  #probeLater(): void {
+    if (!this.#stopped) this.#probe ??= setTimeout(() => void this.#probeNow(), probeMs).unref()
+  }
+
+  async #probeNow(): Promise<void> {
+    if (this.#stopped || this.#probing) return
+    this.#probing = true
+    try {
+      await this.#run({ text: 'select 1' })
+      this.#ended('connection')
+    } catch (err) {
+      if (!this.#stopped) this.#began('connection', explain(err, this.#context.options))
+    }
+    this.#probing = false
+    clearTimeout(this.#probe)
+    this.#probe = undefined
+    if (this.#troubles.has('connection')) this.#probeLater()
+  }
+
+  #began(what: QueryName | 'connection', why: string, quiet = false): void {
+    const known = this.#troubles.has(what)
+    this.#troubles.set(what, why)
+    if (!known && !quiet) this.#context.log.warning(why)
+    this.#tell()
+  }
+
+  #ended(what: QueryName | 'connection'): void {
+    if (!this.#troubles.delete(what)) return
+    this.#context.log.info(
+      what === 'connection' ? `${nameOf(this.#context.options)} is back` : `${keyOf(what)} works again`
+    )
+    this.#tell()
+  }
+
+  #tell(): void {
+    if (!this.#stopped) this.#context.trouble(this.#troubles.values().next().value)
+  }
+
+  #columns(name: QueryName, { fields }: Answer): string | undefined {
+    const hash = this.#context.options.passwordHash
+    const salted = name === 'auth_query' && needsSalt(hash)
+    const needed = name === 'acl_query' ? 6 : salted ? 2 : 1
+    if (name === 'acl_query' ? fields.length === needed : fields.length >= needed) return undefined
+    const columns = {
+      auth_query: salted ? 'password and salt, which auth.pgsql.password_hash needs' : 'password',
+      super_query: 'is_superuser',
+      acl_query: 'allow, ipaddr, username, clientid, access and topic'
+    }
+    const plural = needed === 1 ? 'a column' : `${needed} columns`
+    return `expected ${plural}, ${columns[name]}, got ${fields.length} (${keyOf(name)})`
+  }
+}
+
+const keyOf = (name: QueryName): string => `auth.pgsql.${name}`
+const nameOf = ({ server: { host = '127.0.0.1', port } }: PgsqlOptions): string =>
+  `PostgreSQL at ${showAddress({ host, port })}`
+
+/** Whether the error says something of the connection or the server, and nothing of the query. */
+function isLost(err: unknown): boolean {
+  return !(err instanceof pg.DatabaseError) || /^(08|28|3D|53|57P|58)/.test(err.code ?? '')
+}
+
+function tlsOptions({ options: { ssl, sslOpts }, path }: PluginContext<typeof schema>): false | ConnectionOptions {
+  if (!ssl) return false
+  const files = { key: sslOpts.keyfile, cert: sslOpts.certfile, ca: sslOpts.cacertfile }
+  const tls: ConnectionOptions = { rejectUnauthorized: sslOpts.verify === 'verify_peer' }
+  for (const part of ['key', 'cert', 'ca'] as const) {
+    const file = files[part]
+    if (file === undefined) continue
+    const key = `auth.pgsql.ssl_opts.${part === 'ca' ? 'cacert' : part}file`
+    try {
+      tls[part] = readFileSync(path(file))
+    } catch (cause) {
+      const { code } = cause as NodeJS.ErrnoException
+      const why = code === 'ENOENT' ? 'no such file' : code
+      throw new BrokerError('PLUGIN_FAILED', `cannot read ${path(file)}: ${why} (${key})`, { cause })
+    }
+  }
+  try {
+    createSecureContext(tls)
+  } catch (cause) {
+    const what = 'no certificate and key in PEM that belong together'
+    throw new BrokerError('PLUGIN_FAILED', `${what} (auth.pgsql.ssl_opts.certfile, auth.pgsql.ssl_opts.keyfile)`, {
+      cause
+    })
+  }
+  return tls
+}
+
+// ---- what went wrong, in the operator's words
+
+function explain(err: unknown, options: PgsqlOptions, name?: QueryName, query?: BoundQuery): string {
+  if (err instanceof BrokerError) return err.message
+  const said = err instanceof Error ? err.message : String(err)
+  return err instanceof pg.DatabaseError && err.code !== undefined
+    ? explainRefusal(err, options, name, query)
+    : explainConnection(said, (err as NodeJS.ErrnoException).code, options)
+}
+
+/** PostgreSQL answered, with an SQLSTATE. */
+function explainRefusal(err: pg.DatabaseError, options: PgsqlOptions, name?: QueryName, query?: BoundQuery): string {
+  const server = nameOf(options)
+  const { username, database } = options
+  const at = name === undefined ? '' : ` (${keyOf(name)}${place(err, query)})`
+  const [, subject] = /"([^"]+)"/.exec(err.message) ?? []
+  switch (err.code) {
+    case '28P01':
+      return `${server} refused user "${username}": wrong password (auth.pgsql.username, auth.pgsql.password)`
+    case '28000':
+      return `${server} refused user "${username}": ${err.message} (auth.pgsql.username)`
+    case '3D000':
+      return `${server} has no database "${database}" (auth.pgsql.database)`
+    case '53300':
+      return `${server} has no connection left for user "${username}": ${err.message} (auth.pgsql.pool)`
+    case '42P01':
+      return subject === undefined ? `${err.message}${at}` : `no such table: "${subject}"${at}`
+    case '42703':
+      return subject === undefined ? `${err.message}${at}` : `no such column: "${subject}"${at}`
+    case '42501':
+      return `user "${username}" may not do this: ${err.message}${at}`
+    case '57014':
+      return `${server} took longer than ${options.queryTimeout} ms (auth.pgsql.query_timeout)${at}`
+    default:
+      return name === undefined || isLost(err) ? `${server}: ${err.message}` : `${err.message}${at}`
+  }
+}
+
+function place({ position }: pg.DatabaseError, query?: BoundQuery): string {
+  return position === undefined || query === undefined ? '' : `, character ${query.origin(Number(position))}`
+}
+
+/** Nobody answered, or not as PostgreSQL does. pg gives most of these no code, so its words must do. */
+function explainConnection(said: string, code: string | undefined, options: PgsqlOptions): string {
+  const server = nameOf(options)
+  const { host } = options.server
+  switch (code) {
+    case 'ECONNREFUSED':
+      return `nothing listens at ${server.replace(/^.* /, '')}: is PostgreSQL running? (auth.pgsql.server)`
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return `there is no host "${host}" (auth.pgsql.server)`
+    case 'ERR_TLS_CERT_ALTNAME_INVALID':
+      return `the certificate of ${server} is for another name: ${said} (auth.pgsql.server)`
+  }
+  if (/certificate/i.test(said) && code !== undefined) {
+    return `the certificate of ${server} is not trusted: ${said} (auth.pgsql.ssl_opts.cacertfile, auth.pgsql.ssl_opts.verify)`
+  }
+  if (said.includes('does not support SSL')) return `${server} does not offer TLS (auth.pgsql.ssl)`
+  if (said.includes('password must be a')) return `${server} asks for a password (auth.pgsql.password)`
+  if (said === 'timeout exceeded when trying to connect') {
+    const { pool, connectTimeout } = options
+    return `${server}: all ${pool} connections were busy for ${connectTimeout} ms (auth.pgsql.pool)`
+  }
+  if (code === 'ETIMEDOUT' || said === 'timeout expired' || said.endsWith('due to connection timeout')) {
+    return `${server} did not answer within ${options.connectTimeout} ms (auth.pgsql.server, auth.pgsql.connect_timeout)`
+  }
+  if (said === 'Query read timeout') {
+    return `${server} did not answer within ${options.queryTimeout} ms (auth.pgsql.query_timeout)`
+  }
+  return `${server}: ${said}`
+}

@@ -1,0 +1,164 @@
+/**
+ * The running broker: every part, in the order in which they depend on each
+ * other. start() goes from top to bottom and stop() undoes from bottom to top. The
+ * lock and the admin socket come first, since holding them is what makes this the
+ * only instance of its home; listeners come last, so that nobody arrives before the
+ * plugins that must judge him.
+ */
+import { hostname } from 'node:os'
+import { Access } from './access/access.js'
+import { serveAdmin } from './admin/server.js'
+import { commands } from './commands/index.js'
+import { type BrokerOptions, listenersOf } from './config/broker-options.js'
+import { Broker } from './control/broker.js'
+import { BrokerError } from './errors.js'
+import { type Home, version } from './home.js'
+import { Hooks } from './hooks.js'
+import { lock } from './lock.js'
+import type { LogRoot } from './log.js'
+import { ensureCertificates } from './net/certificates.js'
+import { Listener } from './net/listener.js'
+import { type Brought, PluginHost } from './plugins.js'
+import type { Settings } from './settings.js'
+
+/** `drain`: what was written goes out first; `fast`: it does not. */
+export type StopMode = 'drain' | 'fast'
+
+export interface ServerOptions {
+  readonly settings: Settings
+  /** Undefined for a broker inside another program that keeps no files and no admin socket. */
+  readonly home: Home | undefined
+  readonly log: LogRoot
+  /** Plugins that the embedding program brings itself, with their options. */
+  readonly plugins?: readonly Brought[]
+}
+
+export type Phase = 'starting' | 'running' | 'stopping'
+
+type Undo = () => void | Promise<void>
+
+export class Server {
+  readonly version = version
+  readonly startedAt = new Date()
+  readonly options: BrokerOptions
+  readonly home: Home | undefined
+  readonly log: LogRoot
+  readonly hooks: Hooks
+  readonly access: Access
+  readonly broker: Broker
+  readonly plugins: PluginHost
+  readonly listeners: readonly Listener[]
+  #phase: Phase = 'starting'
+  readonly #undo: Undo[] = []
+  #stopping: Promise<void> | undefined
+  #isStopped = (): void => {}
+  /** Resolves when the broker has stopped, whoever asked it to. */
+  readonly stopped = new Promise<void>(resolve => {
+    this.#isStopped = resolve
+  })
+
+  private constructor(
+    parts: Pick<Server, 'options' | 'home' | 'log' | 'hooks' | 'access' | 'broker' | 'plugins' | 'listeners'>
+  ) {
+    this.options = parts.options
+    this.home = parts.home
+    this.log = parts.log
+    this.hooks = parts.hooks
+    this.access = parts.access
+    this.broker = parts.broker
+    this.plugins = parts.plugins
+    this.listeners = parts.listeners
+  }
+
+  static async start({ settings, home, log, plugins: brought = [] }: ServerOptions): Promise<Server> {
+    const { options, loadAcl } = settings
+    const unlock = home === undefined ? () => {} : hold(home, options.node.name)
+    let server: Server | undefined
+    try {
+      const hooks = new Hooks(log)
+      const access = new Access(options.mqtt, loadAcl, hooks, log)
+      const path = home?.path ?? ((file: string) => file)
+      if (home !== undefined) await makeCertificates(options, home, log)
+      const broker = await Broker.create(options.mqtt, access, hooks, log)
+      const { etcDir, loadedFile } = options.mqtt.plugins
+      const plugins = new PluginHost(
+        {
+          etcDir: path(etcDir),
+          loadedFile: path(loadedFile),
+          ownDir: path('plugins'),
+          path,
+          version,
+          env: process.env,
+          changed: () => access.forgetVerdicts()
+        },
+        hooks,
+        log
+      )
+      const listeners = listenersOf(options).map(
+        o =>
+          new Listener(o, {
+            establish: (transport, origin) => broker.establish(transport, origin),
+            path,
+            log,
+            needsSubprotocol: options.mqtt.websocketProtocolHeader,
+            maxPacketSize: options.mqtt.maxPacketSize
+          })
+      )
+      server = new Server({ options, home, log, hooks, access, broker, plugins, listeners })
+      server.#undo.push(unlock, () => broker.close())
+      if (home !== undefined) server.#undo.push(await serveAdmin(home, commands, server))
+      server.#undo.push(() => plugins.stopAll())
+      if (home !== undefined) await plugins.loadRemembered()
+      for (const { plugin, options: given } of brought) await plugins.adopt(plugin, given)
+      for (const listener of listeners) {
+        await listener.open()
+        server.#undo.push(() => listener.close())
+        log.info('listening', { listener: listener.name, on: listener.info().bind })
+      }
+    } catch (err) {
+      if (server === undefined) unlock()
+      else await server.stop('fast')
+      throw err
+    }
+    server.#phase = 'running'
+    log.info('broker is running', { version, node: options.node.name, pid: process.pid })
+    return server
+  }
+
+  get phase(): Phase {
+    return this.#phase
+  }
+
+  /** Stops once; whoever asks again waits for the same end. Never takes longer than `timeoutMs` to let clients go. */
+  async stop(mode: StopMode = 'drain', timeoutMs = 10_000): Promise<void> {
+    this.#stopping ??= this.#stop(mode, timeoutMs)
+    await this.#stopping
+  }
+
+  async #stop(mode: StopMode, timeoutMs: number): Promise<void> {
+    this.#phase = 'stopping'
+    this.log.info('broker is stopping', { mode, connections: this.broker.connectionCount })
+    for (const listener of this.listeners) listener.stopAccepting()
+    if (mode === 'drain') await this.broker.drained(timeoutMs)
+    this.broker.hangUpAll()
+    for (const undo of this.#undo.splice(0).reverse()) await undo()
+    this.log.info('broker is stopped')
+    this.#isStopped()
+  }
+}
+
+function hold(home: Home, node: string): () => void {
+  const held = lock(home.brokerLock)
+  if (typeof held === 'number') throw new BrokerError('CONFLICT', `Node is already running! (${node}, pid ${held})`)
+  return held
+}
+
+/** At the first start, and anew before they expire; only where a listener uses the usual files. */
+async function makeCertificates(options: BrokerOptions, home: Home, log: LogRoot): Promise<void> {
+  const wanted = listenersOf(options).some(
+    ({ tls }) => tls !== undefined && home.path(tls.certfile) === home.path('etc/certs/cert.pem')
+  )
+  if (!wanted) return
+  const outcome = await ensureCertificates(home.certs, { hostname: hostname() })
+  if (outcome !== 'kept') log.info(`certificates ${outcome}`, { in: home.certs })
+}

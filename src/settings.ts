@@ -1,0 +1,49 @@
+/** Everything under etc/ that a start needs, read and checked together, so that one run shows all problems. */
+import { type AclRules, parseAcl } from './access/acl-file.js'
+import { type BrokerOptions, brokerConf, brokerSchema } from './config/broker-options.js'
+import { readConfig, readText } from './config/config.js'
+import { allOrProblems, ConfigError } from './config/problem.js'
+import { BrokerError } from './errors.js'
+import type { Home } from './home.js'
+
+export interface Settings {
+  readonly options: BrokerOptions
+  /** Reads mqtt.acl_file as it is now. */
+  readonly loadAcl: () => AclRules
+}
+
+/** Throws a ConfigError with the problems of etc/broker.conf and of the ACL file it names. */
+export function readSettings(home: Home, env: NodeJS.ProcessEnv = process.env): Settings {
+  let options: BrokerOptions | undefined
+  const file = home.path('etc/acl.conf')
+  const aclFile = (): string => (options === undefined ? file : home.path(options.mqtt.aclFile))
+  const loadAcl = (): AclRules => parseAcl(readText(aclFile()), aclFile())
+  allOrProblems(
+    () => {
+      options = readConfig(home.conf, brokerSchema, { ...brokerConf, env })
+    },
+    () => missingIsAProblem(loadAcl, aclFile)
+  )
+  return { options: options!, loadAcl }
+}
+
+/** The ACL file's absence belongs in the list of problems, beside the others. */
+function missingIsAProblem(loadAcl: () => AclRules, file: () => string): void {
+  try {
+    loadAcl()
+  } catch (err) {
+    if (err instanceof ConfigError || !(err instanceof BrokerError)) throw err
+    const message = `${err.message} (mqtt.acl_file)`
+    throw new ConfigError([{ file: file(), line: 0, column: 0, message }])
+  }
+}
+
+/** The node's name for messages that must not fail: from the file if it can be read, else the usual one. */
+export function nodeNameOf(home: Home, env: NodeJS.ProcessEnv = process.env): string {
+  try {
+    const given = env['BROKER_NODE__NAME'] ?? /^\s*node\.name\s*=\s*(\S+)/m.exec(readText(home.conf))?.[1]
+    return given ?? brokerSchema.node.name.fallback!.value
+  } catch {
+    return brokerSchema.node.name.fallback!.value
+  }
+}
