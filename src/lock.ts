@@ -41,10 +41,10 @@ export function holderOf(file: string): number | undefined {
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0)
-    return true
   } catch (err) {
     return (err as NodeJS.ErrnoException).code === 'EPERM'
   }
+  return statOf(pid)?.[0] !== 'Z' // ended, and its parent has not asked yet
 }
 
 /** Moves a dead lock aside; when another process was quicker and it was its new lock, puts that back. */
@@ -75,12 +75,8 @@ function read(file: string): string | undefined {
 
 /** When a process began, in whatever words the host has: with the pid it names one process only. */
 function startOf(pid: number): string {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? ''
-  } catch {
-    // not Linux
-  }
+  const started = statOf(pid)?.[19]
+  if (started !== undefined) return started
   try {
     return execFileSync('ps', ['-o', 'lstart=', '-p', String(pid)], {
       encoding: 'utf8',
@@ -88,5 +84,15 @@ function startOf(pid: number): string {
     }).trim()
   } catch {
     return ''
+  }
+}
+
+/** The fields of Linux's /proc/<pid>/stat from the third, the state, on; undefined elsewhere. */
+function statOf(pid: number): string[] | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  } catch {
+    return undefined
   }
 }

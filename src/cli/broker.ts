@@ -100,7 +100,7 @@ export async function main(argv: readonly string[], io: Io = terminal): Promise<
   } catch (err) {
     if (err instanceof CommanderError)
       return err.exitCode === 0 ? Exit.ok : argv.length === 0 ? Exit.failed : Exit.usage
-    complain(io, err)
+    await complain(io, err)
     return err instanceof BrokerError && err.code === 'BAD_REQUEST' ? Exit.usage : Exit.failed
   }
 }

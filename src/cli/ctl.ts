@@ -6,7 +6,6 @@ import { commands } from '../commands/index.js'
 import { BrokerError } from '../errors.js'
 import { findHome, version } from '../home.js'
 import { nearest } from '../words.js'
-import { format } from './format.js'
 import { complain, Exit, type Io, terminal } from './io.js'
 
 const offered = Object.entries(commands as Readonly<Record<string, Command<any, any>>>).filter(([, c]) => !c.hidden)
@@ -31,7 +30,7 @@ async function failed(err: unknown, io: Io, program: Program): Promise<number> {
     return Exit.notRunning
   }
   if (json && err instanceof BrokerError) io.err(JSON.stringify({ error: { code: err.code, message: err.message } }))
-  else complain(io, err)
+  else await complain(io, err)
   return err instanceof BrokerError && err.code === 'BAD_REQUEST' ? Exit.usage : Exit.failed
 }
 
@@ -75,7 +74,7 @@ function add(root: Program, name: string, command: Command<any, any>, io: Io): v
     const { json, table, home } = leaf.optsWithGlobals<Options>()
     const result = await new AdminClient(findHome({ home }).adminSocket).send(name, args)
     if (json) return io.out(JSON.stringify(result))
-    const text = table ? format(result) : (command.print?.(result) ?? '')
+    const text = table ? (await import('./format.js')).format(result) : (command.print?.(result) ?? '')
     if (text !== '') io.out(text)
   })
 }

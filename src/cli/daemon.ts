@@ -90,25 +90,29 @@ export async function stopDaemon(home: Home, { mode, timeoutMs }: StopOptions): 
     const answer = await ping(home)
     const pid = answer?.pid ?? holderOf(home.brokerLock)
     if (mode === 'immediate' && pid !== undefined) {
-      await endPm2(home, 'SIGKILL')
+      await endPm2(home, 'SIGKILL') // first, or it would start another
       process.kill(pid, 'SIGKILL')
     } else if (answer !== undefined) {
       const patience = Math.max(100, timeoutMs - 1000)
       await new AdminClient(home.adminSocket, 2000).call('node stop', { mode, timeoutMs: String(patience) })
     }
-    if (pid !== undefined) {
-      while (isAlive(pid) && Date.now() < deadline) await sleep(10)
-      if (isAlive(pid)) {
-        await endPm2(home) // first, or it would start another
-        if (isAlive(pid)) process.kill(pid, 'SIGKILL')
-        while (isAlive(pid)) await sleep(10)
-      }
+    if (pid !== undefined) await gone(pid, deadline)
+    const stopped = pid !== undefined && !isAlive(pid)
+    // A pm2 whose broker has stopped has nothing left to do; one that is between two tries must end its own way.
+    const kept = await endPm2(home, stopped ? 'SIGKILL' : 'SIGTERM')
+    const left = stopped ? undefined : (holderOf(home.brokerLock) ?? pid)
+    if (left !== undefined && isAlive(left)) {
+      process.kill(left, 'SIGKILL')
+      await gone(left, Date.now() + 5000)
     }
-    const kept = await endPm2(home)
     for (const file of [home.adminSocket, home.socketRecord, home.brokerLock, home.failure])
       rmSync(file, { force: true })
     return pid !== undefined || kept
   })
+}
+
+async function gone(pid: number, deadline: number): Promise<void> {
+  while (isAlive(pid) && Date.now() < deadline) await sleep(10)
 }
 
 async function exclusively<T>(home: Home, work: () => Promise<T>): Promise<T> {
@@ -211,7 +215,7 @@ function prepareEnvironment(home: Home): void {
 }
 
 /** Ends this home's pm2 daemon and removes what it keeps; true when there was one. */
-async function endPm2(home: Home, signal: NodeJS.Signals = 'SIGTERM'): Promise<boolean> {
+async function endPm2(home: Home, signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<boolean> {
   const pid = pm2Pid(home)
   if (pid !== undefined) {
     process.kill(pid, signal)

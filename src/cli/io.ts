@@ -1,6 +1,5 @@
 /** Where the programs write, and how they end: the exit statuses are part of their promise. */
-import chalk from 'chalk'
-import { BrokerError, messageOf } from '../errors.js'
+import { BrokerError } from '../errors.js'
 
 export interface Io {
   out(text: string): void
@@ -28,7 +27,9 @@ export const Exit = {
 } as const
 
 /** Prints what an operator can act on; a bug is thrown on, with its stack. */
-export function complain(io: Io, err: unknown): void {
+export async function complain(io: Io, err: unknown): Promise<void> {
   if (!(err instanceof BrokerError)) throw err
-  io.err(process.stderr.isTTY ? chalk.red(messageOf(err)) : messageOf(err))
+  if (!process.stderr.isTTY) return io.err(err.message)
+  const { default: chalk } = await import('chalk') // 15 ms that most commands need not spend
+  io.err(chalk.red(err.message))
 }

@@ -32,7 +32,7 @@ export async function serve(home: Home, manner: Manner): Promise<number> {
     log?.critical('broker did not start', { err })
     await log?.close()
     if (manner === 'daemon') return leaveWord(home, err)
-    complain(terminal, err)
+    await complain(terminal, err)
     return Exit.failed
   }
 }

@@ -29,8 +29,9 @@ const certificateDays = 820
 const renewalDays = 30
 
 /**
- * Sees to it that `dir` has certificates. Fails with UNAVAILABLE when the system
- * refuses a write; then nothing has been replaced that does not fit together.
+ * Sees to it that `dir` has certificates that are good for 30 days, where they are
+ * its own to see to. UNAVAILABLE is the system's refusal to write, as in a directory
+ * mounted read-only; a caller that has usable certificates may go on.
  */
 export async function ensureCertificates(
   dir: string,

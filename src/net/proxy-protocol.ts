@@ -175,7 +175,7 @@ const PP2_SUBTYPE_SSL_CN = 0x22
 const PP2_CLIENT_CERT_CONN = 0x02
 const PP2_CLIENT_CERT_SESS = 0x04
 
-/** Values by type. Of several of one type the first counts. */
+/** Values by type; of several of one type the first counts. The checksum (0x03) is left to TCP, which has one. */
 function tlvs(bytes: Buffer): Map<number, Buffer> {
   const values = new Map<number, Buffer>()
   let at = 0

@@ -365,7 +365,8 @@ class Database {
       onConnect: client => client.query(`set client_encoding to 'UTF8'; set statement_timeout to ${queryTimeout}`)
     } as pg.PoolConfig)
     pool.on('error', err => {
-      log.debug('lost an idle connection', { err })
+      // The error holds the whole connection: say no more than its message.
+      log.debug(`lost an idle connection: ${err.message}`)
       void this.#probeNow()
     })
     return pool
@@ -526,6 +527,9 @@ function explainConnection(said: string, code: string | undefined, options: Pgsq
   }
   if (code === 'ETIMEDOUT' || said === 'timeout expired' || said.endsWith('due to connection timeout')) {
     return `${server} did not answer within ${options.connectTimeout} ms (auth.pgsql.server, auth.pgsql.connect_timeout)`
+  }
+  if (code === 'ECONNRESET' || code === 'EPIPE' || said === 'Connection terminated unexpectedly') {
+    return `${server} closed the connection (auth.pgsql.server)`
   }
   if (said === 'Query read timeout') {
     return `${server} did not answer within ${options.queryTimeout} ms (auth.pgsql.query_timeout)`

@@ -288,6 +288,14 @@ describe('readProxyHeader()', { concurrency: true }, () => {
     assert.equal((await socket.setEncoding('utf8').toArray()).join(''), 'one two')
   })
 
+  test('keeps what a peer sent before it closed, until somebody listens', async t => {
+    const { peer, read } = await proxied(t, () => {})
+    peer.end(Buffer.concat([tcp4, Buffer.from('last words')]))
+    const { socket } = await read
+    await setTimeout(30)
+    assert.equal((await socket.setEncoding('utf8').toArray()).join(''), 'last words')
+  })
+
   test('a peer that closes right after its header is still heard to close', async t => {
     const { peer, read } = await proxied(t, () => {})
     peer.end(tcp4)
