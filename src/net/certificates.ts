@@ -49,7 +49,7 @@ export async function ensureCertificates(
     if (!files.has('cert.pem')) {
       throw new BrokerError(
         'CONFIG_INVALID',
-        `${join(dir, 'cert.pem')} is missing, though ${[...files.keys()].join(', ')} ${files.size === 1 ? 'is' : 'are'} there; ` +
+        `${join(dir, 'cert.pem')} is missing, though ${theseAre(files)} there; ` +
           `add the certificate, or move what is there away to have a new set made`
       )
     }
@@ -96,11 +96,11 @@ async function finishWork(dir: string): Promise<Work['result'] | undefined> {
     await carryOut(dir, work)
     return work.result
   }
-  const there = [...(await readFiles(dir)).keys()]
-  if (there.length > 0) {
+  const there = await readFiles(dir)
+  if (there.size > 0) {
     throw new BrokerError(
       'CONFIG_INVALID',
-      `${join(dir, workFile)} is damaged, so it does not tell whose ${there.join(', ')} ${there.length === 1 ? 'is' : 'are'}; ` +
+      `${join(dir, workFile)} is damaged, so it does not tell whose ${theseAre(there)}; ` +
         `remove ${workFile} to keep what is there, or all of them to have a new set made`
     )
   }
@@ -157,6 +157,8 @@ async function readFiles(dir: string): Promise<Files> {
   }
   return texts
 }
+
+const theseAre = (files: Files): string => `${[...files.keys()].join(', ')} ${files.size === 1 ? 'is' : 'are'}`
 
 /** Undefined when there is none. What cannot be read, such as a link to nowhere, is there and reads as empty. */
 async function read(file: string): Promise<string | undefined> {
