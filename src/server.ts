@@ -159,6 +159,12 @@ async function makeCertificates(options: BrokerOptions, home: Home, log: LogRoot
     ({ tls }) => tls !== undefined && home.path(tls.certfile) === home.path('etc/certs/cert.pem')
   )
   if (!wanted) return
-  const outcome = await ensureCertificates(home.certs, { hostname: hostname() })
-  if (outcome !== 'kept') log.info(`certificates ${outcome}`, { in: home.certs })
+  try {
+    const outcome = await ensureCertificates(home.certs, { hostname: hostname() })
+    if (outcome !== 'kept') log.info(`certificates ${outcome}`, { in: home.certs })
+  } catch (err) {
+    // A renewal that cannot be written leaves certificates that still work; without any, the listener says so.
+    if (!(err instanceof BrokerError) || err.code !== 'UNAVAILABLE') throw err
+    log.error('certificates were not made or renewed', { in: home.certs, err })
+  }
 }

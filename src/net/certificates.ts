@@ -11,7 +11,6 @@
 import { createHash, createPrivateKey, KeyObject, randomBytes, webcrypto, X509Certificate } from 'node:crypto'
 import { type BigIntStats, statSync } from 'node:fs'
 import { chmod, lstat, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
-import { createRequire } from 'node:module'
 import { isIP } from 'node:net'
 import { join } from 'node:path'
 import type * as X509 from '@peculiar/x509'
@@ -186,7 +185,7 @@ interface Authority {
 }
 
 async function makeSet(hostname: string, now: Date): Promise<Files> {
-  const x509 = loadX509()
+  const x509 = await loadX509()
   const keys = await newKeys()
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     name: `CN=${authorityName} ${randomBytes(4).toString('hex')}`,
@@ -242,7 +241,7 @@ function parsed(files: Files, certificateFile: FileName, keyFile: FileName) {
 }
 
 async function loadAuthority(ca: { certificate: X509Certificate; key: KeyObject }): Promise<Authority> {
-  const x509 = loadX509()
+  const x509 = await loadX509()
   const der = ca.key.export({ type: 'pkcs8', format: 'der' })
   return {
     certificate: new x509.X509Certificate(ca.certificate.raw),
@@ -251,7 +250,7 @@ async function loadAuthority(ca: { certificate: X509Certificate; key: KeyObject 
 }
 
 async function issueServer(authority: Authority, hostname: string, now: Date): Promise<[FileName, string][]> {
-  const x509 = loadX509()
+  const x509 = await loadX509()
   const { certificate, key } = await issue(authority, serverName, now, [
     new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
     new x509.SubjectAlternativeNameExtension(alternativeNames(hostname))
@@ -263,7 +262,7 @@ async function issueServer(authority: Authority, hostname: string, now: Date): P
 }
 
 async function issueClient(authority: Authority, now: Date): Promise<[FileName, string][]> {
-  const x509 = loadX509()
+  const x509 = await loadX509()
   const { certificate, key } = await issue(authority, clientName, now, [
     new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth])
   ])
@@ -274,7 +273,7 @@ async function issueClient(authority: Authority, now: Date): Promise<[FileName, 
 }
 
 async function issue(authority: Authority, name: string, now: Date, extensions: X509.Extension[]) {
-  const x509 = loadX509()
+  const x509 = await loadX509()
   const keys = await newKeys()
   const certificate = await x509.X509CertificateGenerator.create({
     subject: `CN=${name}`,
@@ -328,25 +327,10 @@ const certificatePem = (certificate: X509.X509Certificate): string => `${certifi
 const keyPem = (key: webcrypto.CryptoKey): string =>
   KeyObject.from(key).export({ type: 'pkcs8', format: 'pem' }) as string
 
-/**
- * Slow to load, and only needed to make certificates. Its tsyringe refuses to load
- * without the Reflect metadata API, of which it needs no more than the answer "none".
- * A stand-in that stayed would keep the real one out of a program that embeds the
- * broker, so it lives for the load alone; `require`, since an `import` gives others
- * a turn meanwhile.
- */
-function loadX509(): typeof X509 {
-  const reflect = Reflect as { getMetadata?: unknown; getOwnMetadata?: unknown }
-  const standIn = reflect.getMetadata === undefined
-  if (standIn) reflect.getMetadata = reflect.getOwnMetadata = () => undefined
-  try {
-    return createRequire(import.meta.url)('@peculiar/x509') as typeof X509
-  } finally {
-    if (standIn) {
-      delete reflect.getMetadata
-      delete reflect.getOwnMetadata
-    }
-  }
+/** Slow to load, and only needed to make certificates; its dependency injection asks for the polyfill to be there first. */
+async function loadX509(): Promise<typeof X509> {
+  await import('reflect-metadata')
+  return await import('@peculiar/x509')
 }
 
 // Noticing changes.

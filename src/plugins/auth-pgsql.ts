@@ -299,14 +299,16 @@ class Database {
   }
 
   async stop(): Promise<void> {
+    const pool = this.#pool
+    if (this.#stopped) return
     this.#stopped = true
     clearTimeout(this.#probe)
-    if (this.#pool === undefined) return
+    if (pool === undefined) return
     let timer: NodeJS.Timeout | undefined
     const late = new Promise(resolve => {
       timer = setTimeout(resolve, stopMs)
     })
-    await Promise.race([this.#pool.end(), late])
+    await Promise.race([pool.end(), late])
     clearTimeout(timer)
     // pg cuts the connection of a client that ends in the middle of a query.
     for (const client of this.#busy) void client.end()
@@ -490,6 +492,8 @@ function explainRefusal(err: pg.DatabaseError, options: PgsqlOptions, name?: Que
       return subject === undefined ? `${err.message}${at}` : `no such table: "${subject}"${at}`
     case '42703':
       return subject === undefined ? `${err.message}${at}` : `no such column: "${subject}"${at}`
+    case '42P18':
+      return `${err.message}: give it a type, as in '%u'::text${at}`
     case '42501':
       return `user "${username}" may not do this: ${err.message}${at}`
     case '57014':

@@ -335,13 +335,6 @@ describe('certificates', { concurrency: true }, () => {
     await assert.rejects(ensureCertificates(dir, { hostname }), { name: 'BrokerError', code: 'UNAVAILABLE', message })
   })
 
-  test('ensureCertificates() leaves no stand-in for the Reflect metadata API behind', () => {
-    assert.deepEqual(
-      Object.getOwnPropertyNames(Reflect).filter(name => /metadata/i.test(name)),
-      []
-    )
-  })
-
   test('certificateDaysLeft() counts whole days, below 0 after the end', () => {
     const pem = made['cert.pem']!
     const end = Date.parse(new X509Certificate(pem).validTo)

@@ -4,7 +4,7 @@
  * It is PGlite in this process, unless TEST_PGSQL_URL names a real server's
  * superuser; then it is a fresh database and role there. PGlite looks at no
  * password and mixes up the statements of connections that are in use at once, so
- * tests of either need `real`. Both stand behind a proxy, which is what `stop` takes
+ * tests of either need `real`. Both stand behind a relay, which is what `stop` takes
  * away: the server itself stays.
  */
 import { once } from 'node:events'
@@ -17,9 +17,9 @@ export interface Postgres {
   readonly password: string
   readonly database: string
   readonly real: boolean
-  /** Runs SQL as the owner of the database, past the proxy. */
+  /** Runs SQL as the owner of the database, past the relay. */
   query(sql: string): Promise<void>
-  /** How many connections are open through the proxy. */
+  /** How many connections are open through the relay. */
   connections(): number
   /** Cuts every connection and refuses new ones. */
   stop(): Promise<void>
@@ -38,21 +38,21 @@ type Server = Pick<Postgres, 'port' | 'host' | 'username' | 'password' | 'databa
 export async function startPostgres(scope: Scope): Promise<Postgres> {
   const url = process.env['TEST_PGSQL_URL']
   const server = url === undefined || url === '' ? await startPglite(scope) : await createDatabase(new URL(url), scope)
-  const proxy = new Proxy(server)
-  await proxy.listen(0)
-  scope.after(() => proxy.close())
+  const relay = new Relay(server)
+  await relay.listen(0)
+  scope.after(() => relay.close())
   return {
     ...server,
     host: '127.0.0.1',
-    port: proxy.port,
+    port: relay.port,
     real: url !== undefined && url !== '',
-    connections: () => proxy.connections,
-    stop: () => proxy.close(),
+    connections: () => relay.connections,
+    stop: () => relay.close(),
     restart: async () => {
-      await proxy.close()
-      await proxy.listen(proxy.port)
+      await relay.close()
+      await relay.listen(relay.port)
     },
-    freeze: () => proxy.freeze()
+    freeze: () => relay.freeze()
   }
 }
 
@@ -108,7 +108,7 @@ async function createDatabase(url: URL, scope: Scope): Promise<Server> {
   }
 }
 
-class Proxy {
+class Relay {
   readonly #target: { host: string; port: number }
   readonly #sockets = new Set<Socket>()
   #server = createServer()
