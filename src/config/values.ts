@@ -112,7 +112,7 @@ export const address = (fallback?: string, { port: usual }: { port?: number } = 
   key(raw => {
     const what = usual === undefined ? 'a port or host:port' : 'a host, a port or host:port'
     const { host, port } = splitAddress(raw)
-    if (host !== undefined && !isHost(host)) expected(what, raw)
+    if (host !== undefined && (raw.startsWith('[') ? isIP(host) !== 6 : !isHost(host))) expected(what, raw)
     if (port === undefined && (host === undefined || usual === undefined)) expected(what, raw)
     if (Number(port) > 65535) expected('a port up to 65535', raw)
     return { host, port: port === undefined ? usual! : Number(port) }

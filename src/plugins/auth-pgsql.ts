@@ -225,6 +225,22 @@ const types = {
 /** Values that PostgreSQL cannot take where the query compares them: out of range, not a number, not in its encoding. */
 const unfit = new Set(['22P02', '22P05', '22003', '22007', '22008', '22021'])
 
+/**
+ * Closes its socket when it cannot log in: pg leaves that to the server, which
+ * waits a minute for an answer that pg refuses to give, such as an empty password.
+ */
+class ClosingClient extends pg.Client {
+  override connect(): Promise<pg.Client>
+  override connect(callback: (err: Error | null, client: pg.Client) => void): void
+  override connect(callback?: (err: any, client: pg.Client) => void): Promise<pg.Client> | void {
+    if (callback === undefined) return super.connect()
+    super.connect((err: Error | null) => {
+      if (err) this.connection.stream.destroy()
+      callback(err, this)
+    })
+  }
+}
+
 const probeMs = 2000
 const stopMs = 2000
 
@@ -348,6 +364,7 @@ class Database {
     const { options, log } = this.#context
     const { server, username, database, pool: max, connectTimeout, queryTimeout } = options
     const pool = new pg.Pool({
+      Client: ClosingClient,
       host: server.host ?? '127.0.0.1',
       port: server.port,
       user: username,

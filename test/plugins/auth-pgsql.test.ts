@@ -734,6 +734,7 @@ test('auth-pgsql answers many logins at once, each with its own, over a pool of 
     insert into mqtt_user (is_superuser, username, password)
     select n % 2 = 0, 'many' || n, 'pass' || n from generate_series(1, 500) n
   `)
+  await until(() => postgres.connections() === 0)
   const { login } = await load(t)
   const answers = await Promise.all(
     Array.from({ length: 500 }, (_, i) => login(`many${i + 1}`, i % 5 === 0 ? 'wrong' : `pass${i + 1}`))

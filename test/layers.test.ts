@@ -1,0 +1,113 @@
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, relative, sep } from 'node:path'
+import test from 'node:test'
+import { fileURLToPath } from 'node:url'
+
+// Who may load whom at run time (`import type` is free); a name without a slash at its end is a file, `x/` a folder.
+// Absent means: nothing of ours.
+const may: Record<string, string[]> = {
+  index: ['access/', 'config/', 'errors', 'home', 'log', 'log-files', 'plugin', 'server', 'settings'],
+  server: [
+    'access/',
+    'admin/server',
+    'commands/',
+    'config/',
+    'control/',
+    'errors',
+    'home',
+    'hooks',
+    'lock',
+    'net/',
+    'plugins'
+  ],
+  settings: ['access/acl-file', 'config/', 'errors'],
+  plugins: ['config/', 'errors', 'words'],
+  plugin: ['config/', 'errors'],
+  'plugins/': ['plugin', 'access/password', 'access/acl-rows'],
+  'cli/': [
+    'admin/client',
+    'cli/',
+    'commands/',
+    'errors',
+    'home',
+    'hooks',
+    'lock',
+    'log',
+    'log-files',
+    'plugins',
+    'server',
+    'settings',
+    'words'
+  ],
+  'admin/server': ['errors', 'log'],
+  'admin/client': ['errors'],
+  'commands/': ['commands/', 'errors'],
+  'control/': ['errors', 'net/', 'wire/'],
+  'access/': ['access/', 'config/', 'errors', 'wire/', 'words'],
+  'net/': ['config/values', 'errors', 'net/', 'wire/'],
+  'wire/': ['wire/'],
+  'config/': ['config/', 'errors', 'words']
+}
+
+// One owner for each outside package.
+const owner: Record<string, string> = {
+  aedes: 'control/broker',
+  pg: 'plugins/auth-pgsql',
+  pm2: 'cli/daemon',
+  commander: 'cli/',
+  chalk: 'cli/',
+  ws: 'net/listener',
+  '@peculiar/x509': 'net/certificates',
+  'reflect-metadata': 'net/certificates',
+  pino: 'log',
+  'rotating-file-stream': 'log-files',
+  bcrypt: 'access/password'
+}
+
+const src = fileURLToPath(new URL('../../src', import.meta.url))
+const files = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter(f => f.endsWith('.ts'))
+const nameOf = (file: string): string =>
+  file
+    .split(sep)
+    .join('/')
+    .replace(/\.[tj]s$/, '')
+const fits = (name: string, pattern: string): boolean =>
+  name === pattern || (pattern.endsWith('/') && name.startsWith(pattern))
+
+for (const file of files) {
+  test(`src/${nameOf(file)}.ts loads only what its layer may`, () => {
+    const from = nameOf(file)
+    const allowed = Object.entries(may).find(([pattern]) => fits(from, pattern))?.[1] ?? []
+    const source = readFileSync(join(src, file), 'utf8')
+    const imports = [
+      ...source.matchAll(/^(?:import|export)\s+(type\s)?[^'";]*?from '([^']+)'/gm),
+      ...source.matchAll(/^(?:import)( type)? '([^']+)'/gm),
+      ...source.matchAll(/import\(()'([^']+)'\)/g)
+    ]
+    for (const [, type, target] of imports) {
+      if (type || target!.startsWith('node:')) continue
+      if (target!.startsWith('.')) {
+        const to = nameOf(relative(src, join(src, dirname(file), target!)))
+        assert(
+          allowed.some(pattern => fits(to, pattern)),
+          `${from} must not load ${to}`
+        )
+      } else {
+        const by = owner[target!]
+        assert(by !== undefined && fits(from, by), `${from} must not load ${target}; that is ${by ?? 'nobody'}'s`)
+      }
+    }
+  })
+}
+
+test('no two layers load each other', () => {
+  const layers = Object.keys(may).filter(layer => layer !== 'index')
+  for (const a of layers) {
+    for (const b of layers) {
+      if (a === b || fits(a, b) || fits(b, a)) continue
+      const loads = (x: string, y: string): boolean => may[x]!.some(p => fits(y, p) || fits(p, y))
+      assert(!(loads(a, b) && loads(b, a)), `${a} and ${b}`)
+    }
+  }
+})
