@@ -226,18 +226,13 @@ const types = {
 const unfit = new Set(['22P02', '22P05', '22003', '22007', '22008', '22021'])
 
 /**
- * Closes its socket when it cannot log in: pg leaves that to the server, which
- * waits a minute for an answer that pg refuses to give, such as an empty password.
+ * Closes its socket when it cannot go on: pg leaves that to the server, which waits
+ * a minute for an answer that pg refuses to give, such as an empty password.
  */
 class ClosingClient extends pg.Client {
-  override connect(): Promise<pg.Client>
-  override connect(callback: (err: Error | null, client: pg.Client) => void): void
-  override connect(callback?: (err: any, client: pg.Client) => void): Promise<pg.Client> | void {
-    if (callback === undefined) return super.connect()
-    super.connect((err: Error | null) => {
-      if (err) this.connection.stream.destroy()
-      callback(err, this)
-    })
+  constructor(config?: pg.ClientConfig) {
+    super(config)
+    this.connection.on('error', () => this.connection.stream.destroy())
   }
 }
 

@@ -723,9 +723,11 @@ test('auth-pgsql check() names the refusals of a real server', real, async t => 
     ]
   ]
   for (const [changes, problem] of refused) {
-    const { check, login } = await load(t, changes)
+    const { check, login, stop } = await load(t, changes)
     await assert.rejects(check(), { code: 'PLUGIN_FAILED', message: problem })
     assert.equal(await login('plain', 'secret'), 'failed')
+    await stop()
+    await until(() => postgres.connections() === 0)
   }
 })
 
