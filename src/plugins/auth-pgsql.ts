@@ -29,12 +29,15 @@ import {
   text
 } from '../plugin.js'
 
+/** An empty one would make pg look at the environment. */
+const filled = (fallback: string) => key(raw => (raw === '' ? expected('a name', raw) : raw), fallback)
+
 const schema = {
   server: address('127.0.0.1:5432', { port: 5432 }),
   pool: integer(8, { min: 1, max: 256 }),
-  username: text('root'),
+  username: filled('root'),
   password: text(''),
-  database: text('mqtt'),
+  database: filled('mqtt'),
   // pg speaks UTF-8 whatever it is told; the server converts to the encoding of the database.
   encoding: key(raw => (/^(utf-?8|unicode)$/i.test(raw) ? 'utf8' : expected('utf8', raw)), 'utf8'),
   ssl: flag(false),
@@ -236,6 +239,7 @@ class ClosingClient extends pg.Client {
   }
 }
 
+const calmMs = 1000
 const probeMs = 2000
 const stopMs = 2000
 
@@ -247,7 +251,7 @@ const stopMs = 2000
 class Database {
   readonly #context: PluginContext<typeof schema>
   readonly #queries: ReadonlyMap<QueryName, BoundQuery>
-  readonly #troubles = new Map<QueryName | 'connection', string>()
+  readonly #troubles = new Map<QueryName | 'connection', { why: string; last: number }>()
   readonly #busy = new Set<pg.PoolClient>()
   #pool: pg.Pool | undefined
   #probe: NodeJS.Timeout | undefined
@@ -266,28 +270,31 @@ class Database {
   async ask(name: QueryName, client: Variables, { quiet = false } = {}): Promise<Answer | undefined> {
     const query = this.#queries.get(name)!
     const values = query.values(client)
-    // PostgreSQL has no text with U+0000 in it, and ends the connection's day over one.
+    // PostgreSQL's text has no U+0000, so no row can have such a name.
     if (values.some(value => value?.includes('\0'))) return undefined
+    let answer: Answer
     try {
-      const answer = await this.#run({ text: query.text, values })
-      this.#ended('connection')
-      const wrong = this.#columns(name, answer)
-      if (wrong !== undefined) throw new BrokerError('PLUGIN_FAILED', wrong)
-      this.#ended(name)
-      return answer
+      answer = await this.#run({ text: query.text, values })
     } catch (err) {
+      if (this.#stopped) throw err
+      const lost = isLost(err)
+      if (!lost) this.#ended('connection')
       if (err instanceof pg.DatabaseError && unfit.has(err.code ?? '')) {
-        this.#ended('connection')
         this.#context.log.debug(`PostgreSQL cannot compare a value of ${keyOf(name)}: ${err.message}`)
         return undefined
       }
-      if (this.#stopped) throw err
-      const lost = isLost(err)
-      const why = err instanceof BrokerError ? err.message : explain(err, this.#context.options, name, query)
-      this.#began(lost ? 'connection' : name, why, quiet)
-      if (lost) this.#probeLater()
-      throw err instanceof BrokerError ? err : new BrokerError('PLUGIN_FAILED', why, { cause: err })
+      const why = explain(err, this.#context.options, name, query)
+      if (!isBusy(err)) this.#began(lost ? 'connection' : name, why, quiet)
+      throw new BrokerError('PLUGIN_FAILED', why, { cause: err })
     }
+    this.#ended('connection')
+    const wrong = this.#columns(name, answer)
+    if (wrong !== undefined) {
+      this.#began(name, wrong, quiet)
+      throw new BrokerError('PLUGIN_FAILED', wrong)
+    }
+    this.#ended(name)
+    return answer
   }
 
   /** Runs each query for a client of no name: its table, its columns and the rights are all there, or they are not. */
@@ -393,35 +400,38 @@ class Database {
   async #probeNow(): Promise<void> {
     if (this.#stopped || this.#probing) return
     this.#probing = true
+    clearTimeout(this.#probe)
+    this.#probe = undefined
     try {
       await this.#run({ text: 'select 1' })
       this.#ended('connection')
     } catch (err) {
-      if (!this.#stopped) this.#began('connection', explain(err, this.#context.options))
+      if (!this.#stopped && !isBusy(err)) this.#began('connection', explain(err, this.#context.options))
     }
     this.#probing = false
-    clearTimeout(this.#probe)
-    this.#probe = undefined
     if (this.#troubles.has('connection')) this.#probeLater()
   }
 
   #began(what: QueryName | 'connection', why: string, quiet = false): void {
     const known = this.#troubles.has(what)
-    this.#troubles.set(what, why)
+    this.#troubles.set(what, { why, last: performance.now() })
     if (!known && !quiet) this.#context.log.warning(why)
+    if (what === 'connection') this.#probeLater()
     this.#tell()
   }
 
+  /** Where some connections work and others fail, the trouble goes on: it is over after a while without failure. */
   #ended(what: QueryName | 'connection'): void {
-    if (!this.#troubles.delete(what)) return
-    this.#context.log.info(
-      what === 'connection' ? `${nameOf(this.#context.options)} is back` : `${keyOf(what)} works again`
-    )
+    const trouble = this.#troubles.get(what)
+    if (trouble === undefined || performance.now() - trouble.last < calmMs) return
+    this.#troubles.delete(what)
+    const server = nameOf(this.#context.options)
+    this.#context.log.info(what === 'connection' ? `${server} is back` : `${keyOf(what)} works again`)
     this.#tell()
   }
 
   #tell(): void {
-    if (!this.#stopped) this.#context.trouble(this.#troubles.values().next().value)
+    if (!this.#stopped) this.#context.trouble(this.#troubles.values().next().value?.why)
   }
 
   #columns(name: QueryName, { fields }: Answer): string | undefined {
@@ -445,8 +455,12 @@ const nameOf = ({ server: { host = '127.0.0.1', port } }: PgsqlOptions): string 
 
 /** Whether the error says something of the connection or the server, and nothing of the query. */
 function isLost(err: unknown): boolean {
-  return !(err instanceof pg.DatabaseError) || /^(08|28|3D|53|57P|58)/.test(err.code ?? '')
+  if (err instanceof pg.DatabaseError) return /^(08|28|3D|53|57P|58)/.test(err.code ?? '')
+  return !isBusy(err)
 }
+
+/** pg's words when no connection of the pool became free in time. */
+const isBusy = (err: unknown): boolean => (err as Error).message === 'timeout exceeded when trying to connect'
 
 function tlsOptions({ options: { ssl, sslOpts }, path }: PluginContext<typeof schema>): false | ConnectionOptions {
   if (!ssl) return false
@@ -479,6 +493,9 @@ function tlsOptions({ options: { ssl, sslOpts }, path }: PluginContext<typeof sc
 
 function explain(err: unknown, options: PgsqlOptions, name?: QueryName, query?: BoundQuery): string {
   if (err instanceof BrokerError) return err.message
+  const { pool, connectTimeout } = options
+  if (isBusy(err))
+    return `all ${pool} connections to ${nameOf(options)} were busy for ${connectTimeout} ms (auth.pgsql.pool)`
   const said = err instanceof Error ? err.message : String(err)
   return err instanceof pg.DatabaseError && err.code !== undefined
     ? explainRefusal(err, options, name, query)
@@ -537,10 +554,6 @@ function explainConnection(said: string, code: string | undefined, options: Pgsq
   }
   if (said.includes('does not support SSL')) return `${server} does not offer TLS (auth.pgsql.ssl)`
   if (said.includes('password must be a')) return `${server} asks for a password (auth.pgsql.password)`
-  if (said === 'timeout exceeded when trying to connect') {
-    const { pool, connectTimeout } = options
-    return `${server}: all ${pool} connections were busy for ${connectTimeout} ms (auth.pgsql.pool)`
-  }
   if (code === 'ETIMEDOUT' || said === 'timeout expired' || said.endsWith('due to connection timeout')) {
     return `${server} did not answer within ${options.connectTimeout} ms (auth.pgsql.server, auth.pgsql.connect_timeout)`
   }

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { TLSSocket } from 'node:tls'
 import bcrypt from 'bcrypt'
 import { decide, type Row } from '../../src/access/acl-rows.js'
-import { describeKeys, parseConfig } from '../../src/config/config.js'
+import { parseConfig } from '../../src/config/config.js'
 import { type ClientInfo, Hooks } from '../../src/hooks.js'
 import type { Log } from '../../src/log.js'
 import { ensureCertificates } from '../../src/net/certificates.js'
@@ -215,15 +215,6 @@ test('etc/plugins/auth-pgsql.conf has what the tutorial needs in force, and no A
   assert.equal(aclQuery, undefined)
 })
 
-test('etc/plugins/auth-pgsql.conf documents each key with its value and its default', () => {
-  for (const { key, fallback } of describeKeys(plugin.options, plugin.prefix)) {
-    const entry = new RegExp(`^## Value: .+\\n## Default:(.*)\\n(?:## )?${key.replaceAll('.', '\\.')} =`, 'm')
-    assert.equal(entry.exec(conf)?.[1]?.trim(), fallback ?? 'none', key)
-  }
-  // What is commented out is ready for use.
-  parse(conf.replaceAll(/^## (?=auth\.pgsql\.)/gm, '').replace('ssl = false', 'ssl = true'))
-})
-
 const wrongLines: readonly [lines: string, problem: string][] = [
   [
     'auth.pgsql.auth_query = select $1',
@@ -231,6 +222,7 @@ const wrongLines: readonly [lines: string, problem: string][] = [
   ],
   ['auth.pgsql.acl_query =', 'auth.pgsql.acl_query: expected an SQL query, got ""'],
   ['auth.pgsql.encoding = latin1', 'auth.pgsql.encoding: expected utf8, got "latin1"'],
+  ['auth.pgsql.database =', 'auth.pgsql.database: expected a name, got ""'],
   ['auth.pgsql.pool = 0', 'auth.pgsql.pool: expected an integer from 1 to 256, got "0"'],
   ['auth.pgsql.connect_timeout = 0s', 'auth.pgsql.connect_timeout: expected a duration above 0'],
   ['auth.pgsql.query_timeout = 0ms', 'auth.pgsql.query_timeout: expected a duration above 0'],
@@ -621,7 +613,7 @@ test('auth-pgsql refuses while the database is away, and works by itself afterwa
   assert.equal(logged().length, 1)
   await postgres.restart()
   assert.equal(await login('plain', 'secret'), 'allow')
-  assert.equal(trouble(), undefined)
+  await until(() => trouble() === undefined)
   assert.equal(logged().length, 2)
   assert.equal(logged()[1], `info PostgreSQL at ${inForce.server} is back {}`)
 })
@@ -634,6 +626,27 @@ test('auth-pgsql notices a lost and a returned database when nobody logs in', as
   await postgres.restart()
   await until(() => trouble() === undefined)
   assert.equal(logged().length, 2)
+})
+
+test('auth-pgsql says once that a query is wrong, and once that it works again', async t => {
+  await postgres.query('create table later (password text)')
+  const changes = {
+    auth_query: "select * from later where '%u' = 'u'",
+    password_hash: 'salt,md5',
+    super_query: undefined
+  }
+  const { login, trouble, logged } = await load(t, changes)
+  for (const _ of [1, 2, 3]) assert.equal(await login('u', 'password'), 'failed')
+  assert.match(trouble()!, /^expected 2 columns, /)
+  await postgres.query('drop table later')
+  for (const _ of [1, 2, 3]) assert.equal(await login('u', 'password'), 'failed')
+  assert.match(trouble()!, /^no such table: "later"/)
+  assert.equal(logged().length, 1)
+  await postgres.query(
+    "create table later as select '67a1e09bb1f83f5007dc119c14d663aa'::text as password, 'salt'::text as salt"
+  )
+  await until(async () => (await login('u', 'password')) === 'allow' && trouble() === undefined)
+  assert.deepEqual(logged().slice(1), ['info auth.pgsql.auth_query works again {}'])
 })
 
 test('auth-pgsql makes nothing of an idle connection that is cut', async t => {
