@@ -99,8 +99,12 @@ interface Entry {
 
 const none: readonly Entry[] = []
 
+/** How long a failure that was logged is not logged again. */
+const quietMs = 10_000
+
 export class Hooks {
   readonly #entries = new Map<HookName, readonly Entry[]>()
+  readonly #failures = new Map<string, { at: number; unsaid: number }>()
   readonly #log: Log
   readonly #timeoutMs: number
 
@@ -142,7 +146,7 @@ export class Hooks {
         const answer: Questions[N][1] = await this.#inTime(handler(...args))
         if (answer !== 'ignore') return answer
       } catch (err) {
-        this.#log.error(`${owner} failed in ${name}`, { err })
+        this.#failed(owner, name, err)
         return 'failed'
       }
     }
@@ -158,7 +162,7 @@ export class Hooks {
         if (next === null) return null
         current = next
       } catch (err) {
-        this.#log.error(`${owner} failed in ${name}`, { err })
+        this.#failed(owner, name, err)
       }
     }
     return current
@@ -167,9 +171,22 @@ export class Hooks {
   tell<N extends keyof Facts>(name: N, ...args: Facts[N]): void {
     for (const { owner, handler } of this.#list(name)) {
       void (async () => handler(...args))().catch((err: unknown) => {
-        this.#log.error(`${owner} failed in ${name}`, { err })
+        this.#failed(owner, name, err)
       })
     }
+  }
+
+  /** A backend that is away fails every question: one line in a while tells as much as a thousand. */
+  #failed(owner: string, name: HookName, err: unknown): void {
+    const key = `${owner} ${name}`
+    const last = this.#failures.get(key)
+    if (last !== undefined && performance.now() - last.at < quietMs) {
+      last.unsaid++
+      return
+    }
+    this.#failures.set(key, { at: performance.now(), unsaid: 0 })
+    const unsaid = last === undefined || last.unsaid === 0 ? {} : { unsaid: last.unsaid }
+    this.#log.error(`${owner} failed in ${name}`, { ...unsaid, err })
   }
 
   #list(name: HookName): readonly Entry[] {
