@@ -1,0 +1,154 @@
+// The documentation is held to the code: every key and every command is in it, no link leads nowhere, and the
+// programs in it run.
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import test from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { parseAcl } from '../src/access/acl-file.js'
+import { main as broker } from '../src/cli/broker.js'
+import type { Command } from '../src/commands/command.js'
+import { commands } from '../src/commands/index.js'
+import { brokerSchema } from '../src/config/broker-options.js'
+import { describeKeys, type Schema } from '../src/config/config.js'
+import authPgsql from '../src/plugins/auth-pgsql.js'
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+const built = fileURLToPath(new URL('..', import.meta.url))
+const read = (file: string): string => readFileSync(join(root, file), 'utf8')
+
+/** The code in fences of a language. */
+const blocks = (text: string, language: string): string[] =>
+  [...text.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\`$`, 'gms'))].map(([, code]) => code!)
+
+/** The rows of the tables whose first column is `key`, by column. */
+function keyRows(text: string): Record<string, string>[] {
+  return text.split(/\n(?!\|)/).flatMap(part => {
+    const [head, , ...rows] = part
+      .split('\n')
+      .filter(line => line.startsWith('|'))
+      .map(line =>
+        line
+          .slice(1, -1)
+          .split(/(?<!\\)\|/)
+          .map(cell => cell.trim().replace(/^`([^`]*)`$/, '$1'))
+      )
+    if (head?.[0] !== 'key') return []
+    return rows.map(cells => Object.fromEntries(head.map((column, i) => [column, cells[i] ?? ''])))
+  })
+}
+
+/** `listener.T.N.path` on `ws, wss` is `listener.ws.*.path` and `listener.wss.*.path`. */
+function documented(text: string): Map<string, string> {
+  return new Map(
+    keyRows(text).flatMap(({ key = '', on = '', default: fallback = '' }) => {
+      const transports = on === 'all' ? ['tcp', 'ssl', 'ws', 'wss'] : on.split(', ')
+      return transports.map(t => {
+        const name = key.replace(/^listener\.T\.N/, `listener.${t}.*`).replace('.<n>', '.*')
+        return [name, asFlag(fallback)] as const
+      })
+    })
+  )
+}
+
+/** `on` and `true` are the same. */
+const asFlag = (value: string): string => (value === 'true' ? 'on' : value === 'false' ? 'off' : value)
+
+const manuals: { file: string; schema: Schema; prefix: string }[] = [
+  { file: 'docs/configuration.md', schema: brokerSchema, prefix: '' },
+  { file: 'docs/plugins.md', schema: authPgsql.options, prefix: authPgsql.prefix }
+]
+for (const { file, schema, prefix } of manuals) {
+  const shown = documented(read(file))
+  const keys = describeKeys(schema, prefix)
+
+  test(`${file} has every key of ${prefix || 'etc/broker.conf'}, and no other`, () => {
+    assert.deepEqual([...shown.keys()].sort(), keys.map(({ key }) => key).sort())
+  })
+
+  test(`${file} has each key's true default`, () => {
+    for (const { key, fallback = '' } of keys) {
+      assert.equal(shown.get(key), fallback === '' ? 'none' : asFlag(fallback), key)
+    }
+  })
+}
+
+test('docs/commands.md has every command of broker-ctl', () => {
+  const text = read('docs/commands.md')
+  for (const [name, { hidden }] of Object.entries<Command<any, any>>(commands)) {
+    assert(hidden === true || new RegExp(`^\\| \`${name}[\` ]`, 'm').test(text), name)
+  }
+})
+
+test('docs/commands.md has every word of broker', async () => {
+  const text = read('docs/commands.md')
+  let help = ''
+  const take = (line: string): void => {
+    help += `${line}\n`
+  }
+  assert.equal(await broker(['--help'], { out: take, err: take }), 0)
+  const words = [...help.slice(help.indexOf('Commands:')).matchAll(/^ {2}(\w+)/gm)].map(([, word]) => word!)
+  assert(words.includes('start') && words.includes('stop'), help)
+  for (const word of words) assert(new RegExp(`^\\| \`broker ${word}[\` ]`, 'm').test(text), word)
+})
+
+const pages = [
+  ...['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md'].filter(file => existsSync(join(root, file))),
+  ...readdirSync(join(root, 'docs'))
+    .filter(file => file.endsWith('.md'))
+    .map(file => `docs/${file}`)
+]
+
+/** The anchors that GitHub makes of a page's headings. */
+const anchors = (file: string): string[] =>
+  [
+    ...read(file)
+      .replace(/^```.*?^```$/gms, '')
+      .matchAll(/^#+ (.+)$/gm)
+  ].map(([, heading]) =>
+    heading!
+      .toLowerCase()
+      .replace(/[^\w\- ]/g, '')
+      .replaceAll(' ', '-')
+  )
+
+for (const page of pages) {
+  test(`every link in ${page} leads somewhere`, () => {
+    for (const [, path, anchor] of read(page).matchAll(/\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]*))?\)/g)) {
+      const file = path === '' ? page : join(dirname(page), path!)
+      assert(existsSync(join(root, file)), `${path}: no such file`)
+      if (anchor !== undefined) assert(anchors(file).includes(anchor), `${path}#${anchor}: no such heading`)
+    }
+  })
+}
+
+test('the rules in docs/configuration.md are valid', () => {
+  const rules = blocks(read('docs/configuration.md'), 'erlang')
+  assert(rules.length > 0)
+  for (const each of rules) parseAcl(each, 'docs/configuration.md')
+})
+
+test('every program in docs/embedding.md runs and ends by itself', async t => {
+  // Inside the package, where it can import itself by name.
+  const dir = mkdtempSync(join(built, 'docs-'))
+  t.after(() => rmSync(dir, { recursive: true, force: true }))
+  const programs = blocks(read('docs/embedding.md'), 'js')
+  assert(programs.length > 0)
+  for (const [i, program] of programs.entries()) {
+    const file = join(dir, `${i}.mjs`)
+    writeFileSync(file, program)
+    await t.test(`program ${i + 1}`, async () => {
+      const { status, output } = await run(file)
+      assert.equal(status, 0, `${program}\n${output}`)
+    })
+  }
+})
+
+async function run(file: string): Promise<{ status: number | string; output: string }> {
+  return await new Promise(resolve => {
+    execFile(process.execPath, [file], { timeout: 10_000 }, (err, out, errors) => {
+      resolve({ status: err === null ? 0 : (err.code ?? err.signal ?? 1), output: out + errors })
+    })
+  })
+}
