@@ -10,7 +10,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
-import { pathToFileURL } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { type Given, optionsFrom, readConfig, type Schema } from './config/config.js'
 import { allOrProblems } from './config/problem.js'
 import { BrokerError, messageOf } from './errors.js'
@@ -81,7 +81,13 @@ export class PluginHost {
     const infos = await Promise.all(
       this.#names().map(async (name): Promise<PluginInfo | undefined> => {
         const active = this.#active.get(name)
-        const found = active?.plugin ?? (await this.#resolve(name))
+        let found: Plugin | undefined
+        try {
+          found = active?.plugin ?? (await this.#resolve(name))
+        } catch (err) {
+          const trouble = messageOf(err)
+          return { name: emqttdName(name), version: this.#options.version, description: '', active: false, trouble }
+        }
         if (found === undefined) return undefined
         return {
           name: emqttdName(name),
@@ -241,9 +247,13 @@ export class PluginHost {
     if (!/^[a-z0-9][a-z0-9-]*$/.test(name)) throw new BrokerError('NOT_FOUND', 'not_found') // it becomes a path
     const found = existsSync(this.#conf(name)) ? await this.#resolve(name) : undefined
     if (found !== undefined) return found
+    throw new BrokerError('NOT_FOUND', `not_found (${this.#missing(name)})`)
+  }
+
+  #missing(name: string): string {
+    if (existsSync(this.#conf(name))) return `${this.#conf(name)} is there, but no code for it`
     const meant = nearest(name, this.#names())
-    const hint = meant === undefined ? `there is no ${this.#conf(name)}` : `did you mean ${emqttdName(meant)}?`
-    throw new BrokerError('NOT_FOUND', `not_found (${hint})`)
+    return meant === undefined ? `there is no ${this.#conf(name)}` : `did you mean ${emqttdName(meant)}?`
   }
 
   #names(): string[] {
@@ -294,9 +304,14 @@ async function installed(name: string, ownDir: string): Promise<Plugin | undefin
 }
 
 async function load(url: string): Promise<Plugin> {
-  const { default: found } = (await import(url)) as { default?: Plugin }
+  let found: Plugin | undefined
+  try {
+    found = ((await import(url)) as { default?: Plugin }).default
+  } catch (cause) {
+    throw new BrokerError('PLUGIN_FAILED', `cannot load ${fileURLToPath(url)}: ${messageOf(cause)}`, { cause })
+  }
   if (typeof found?.start !== 'function') {
-    throw new BrokerError('PLUGIN_FAILED', `${url} has no plugin as its default export`)
+    throw new BrokerError('PLUGIN_FAILED', `${fileURLToPath(url)} has no plugin as its default export`)
   }
   return found
 }

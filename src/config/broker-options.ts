@@ -185,14 +185,17 @@ function check(options: BrokerOptions, report: (key: string, message: string) =>
   }
 }
 
-/** Keys that emq.conf has and that mean nothing here, with the reason; longest prefix of its kind first. */
+/** Keys that emq.conf has and that mean nothing here, with the reason. */
 const foreign: readonly [RegExp, string][] = [
   [/^node\./, "a setting of the Erlang VM or of emqttd's cluster; remove the line"],
   [/^cluster\./, 'this broker is one node; remove the line'],
   [/^(sysmon|vm)\./, 'watches the Erlang VM; remove the line'],
   [/^mqtt\.(pubsub|bridge|conn)\./, "emqttd's inner workings; remove the line"],
-  [/^log\.(dir|syslog|info|console\.file\.)/, 'each log.*.file names its own path; remove the line'],
-  [/^log\.(syslog|error\.redirect|error\.messages_per_second|info)/, 'not kept here; remove the line'],
+  [/^mqtt\.(client|session)\.enable_stats$/, 'statistics are always on; remove the line'],
+  [/^log\.dir$/, 'each log.*.file names its own path; remove the line'],
+  [/^log\.crash$/, 'always on, in log.crash.file; remove the line'],
+  [/^log\.(syslog|info|error\.redirect|error\.messages_per_second)/, 'not kept here; remove the line'],
+  [/^listener\.api\./, 'there is no management API; remove the line'],
   [/^listener\.\w+\.[\w-]+\.acceptors$/, 'one event loop accepts here; remove the line'],
   [
     /^listener\.\w+\.[\w-]+\.(recbuf|sndbuf|buffer|tune_buffer)$/,
@@ -200,6 +203,7 @@ const foreign: readonly [RegExp, string][] = [
   ],
   [/^listener\.\w+\.[\w-]+\.reuseaddr$/, 'always on; remove the line'],
   [/^listener\.\w+\.[\w-]+\.secure_renegotiate$/, 'Node.js never lets a client renegotiate; remove the line'],
+  [/^listener\.\w+\.[\w-]+\.mountpoint$/, 'not supported; remove the line'],
   [/^listener\.\w+\.[\w-]+\.zone$/, 'had no effect in emqttd either; remove the line']
 ]
 
