@@ -1,11 +1,12 @@
 /**
- * Cuts a stream of bytes into MQTT control packets ("frames"), whole.
+ * Cuts a stream of bytes into MQTT control packets, whole.
  *
  * What the fixed header already shows to be wrong is refused from the header: a
- * packet over the limit never has its body buffered.
+ * packet over the limit never has its body buffered. A packet is handed on as a
+ * place in the bytes, not as bytes of its own.
  */
 
-/** Control packet types, MQTT 3.1.1 table 2.1. */
+/** Control packet types, MQTT 5 table 2-1. */
 export const PacketType = {
   CONNECT: 1,
   CONNACK: 2,
@@ -20,12 +21,15 @@ export const PacketType = {
   UNSUBACK: 11,
   PINGREQ: 12,
   PINGRESP: 13,
-  DISCONNECT: 14
+  DISCONNECT: 14,
+  AUTH: 15
 } as const
+
+export type QoS = 0 | 1 | 2
 
 export type FrameFault = 'malformed' | 'too_large'
 
-/** Flags that a client's packet of each type must carry [MQTT-2.2.2-1]; -1: any; undefined: not a client's packet. */
+/** Flags that a client's packet of each type must carry [MQTT-2.1.3-1]; -1: any; undefined: not a client's packet. */
 const flagsOf: readonly (number | undefined)[] = [
   undefined, // 0 is reserved
   0, // CONNECT
@@ -42,13 +46,23 @@ const flagsOf: readonly (number | undefined)[] = [
   0, // PINGREQ
   undefined,
   0, // DISCONNECT
-  undefined // AUTH is MQTT 5's
+  0 // AUTH
 ]
 
+/** What a packet's owner wants next: the following packet, or to be left alone until resume(). */
+export type Take = (bytes: Buffer, start: number, at: number, end: number) => boolean
+
+const none = Buffer.alloc(0)
+
+/** Chunks kept apart at most: a packet that comes a byte at a time must not cost a Buffer for each. */
+const maxPieces = 1000
+
 export class FrameReader {
-  #pending: Buffer[] = []
+  #rest: Buffer = none
+  /** Chunks behind #rest while its packet is not whole: joined once, when it is. */
+  #more: Buffer[] = []
   #have = 0
-  /** Bytes that the frame at the front of #pending has; 0 while its header is not whole. */
+  /** Bytes that the packet at the front has; 0 while its header is not whole. */
   #need = 0
   readonly #maxPacketSize: number
 
@@ -57,55 +71,87 @@ export class FrameReader {
     this.#maxPacketSize = maxPacketSize
   }
 
+  /** Bytes that wait for the rest of their packet or for resume(). */
+  get waiting(): number {
+    return this.#have
+  }
+
   /**
-   * Takes what arrived and hands on each frame that is whole now, as a view of the bytes.
-   * `take` returns false to stop, when it has closed the connection.
+   * Takes what arrived and hands on each packet that is whole now: the bytes, where it begins, where its
+   * variable header begins and where it ends. When `take` returns false the rest waits for the next call;
+   * call with no bytes to go on.
    */
-  read(chunk: Buffer, take: (frame: Buffer) => boolean): FrameFault | undefined {
+  read(chunk: Buffer, take: Take): FrameFault | undefined {
     let bytes = chunk
     if (this.#have > 0) {
-      this.#pending.push(chunk)
+      if (chunk.length > 0) this.#more.push(chunk)
       this.#have += chunk.length
-      if (this.#have < this.#need) return undefined
-      bytes = Buffer.concat(this.#pending, this.#have)
-      this.#pending = []
-      this.#have = 0
-      this.#need = 0
+      if (this.#have < this.#need) {
+        if (this.#more.length > maxPieces) this.#join()
+        return undefined
+      }
+      bytes = this.#more.length === 0 ? this.#rest : Buffer.concat([this.#rest, ...this.#more], this.#have)
+      this.#keep(none, 0)
     }
     let at = 0
     while (at < bytes.length) {
-      const total = this.#totalLength(bytes, at)
-      if (typeof total === 'string') return total
-      if (total === 0 || bytes.length - at < total) {
-        this.#need = total
-        break
+      const first = bytes[at]!
+      const flags = flagsOf[first >> 4]
+      if (flags === undefined || (flags !== -1 && flags !== (first & 15))) return 'malformed'
+      if (flags === -1 && (first & 6) === 6) return 'malformed' // QoS 3 [MQTT-3.3.1-4]
+      if (at + 1 === bytes.length) break
+      let body = at + 2
+      let remaining = bytes[at + 1]!
+      if (remaining > 127) {
+        remaining &= 127
+        let shift = 7
+        let byte = 128
+        while (byte > 127) {
+          if (shift > 21) return 'malformed' // a fifth byte
+          if (body === bytes.length) {
+            this.#keep(bytes.subarray(at), 0)
+            return undefined
+          }
+          byte = bytes[body++]!
+          if (byte === 0) return 'malformed' // in more bytes than it takes [MQTT-1.5.5-1]
+          remaining |= (byte & 127) << shift
+          shift += 7
+        }
       }
-      if (!take(bytes.subarray(at, at + total))) return undefined
-      at += total
+      const end = body + remaining
+      if (end - at > this.#maxPacketSize) return 'too_large'
+      if (end > bytes.length) {
+        this.#keep(at === 0 ? bytes : bytes.subarray(at), end - at)
+        return undefined
+      }
+      const goOn = take(bytes, at, body, end)
+      at = end
+      if (!goOn) break
     }
-    if (at < bytes.length) {
-      this.#pending.push(at === 0 ? bytes : bytes.subarray(at))
-      this.#have = bytes.length - at
-    }
+    if (at < bytes.length) this.#keep(at === 0 ? bytes : bytes.subarray(at), 0)
     return undefined
   }
 
-  /** Bytes of the frame at `at`, header included; 0 when its header is not whole yet. */
-  #totalLength(bytes: Buffer, at: number): number | FrameFault {
-    const first = bytes[at]!
-    const flags = flagsOf[first >> 4]
-    if (flags === undefined || (flags !== -1 && flags !== (first & 15))) return 'malformed'
-    if (first >> 4 === PacketType.PUBLISH && (first & 6) === 6) return 'malformed' // QoS 3 [MQTT-3.3.1-4]
-    let remaining = 0
-    for (let i = 1; i <= 4; i++) {
-      const byte = bytes[at + i]
-      if (byte === undefined) return 0
-      remaining |= (byte & 127) << (7 * (i - 1))
-      if (byte < 128) {
-        const total = 1 + i + remaining
-        return total > this.#maxPacketSize ? 'too_large' : total
-      }
+  /** Keeps what arrived while nobody takes packets. */
+  hold(chunk: Buffer): void {
+    if (this.#have === 0) {
+      this.#keep(chunk, 0)
+      return
     }
-    return 'malformed' // a fifth length byte, MQTT 3.1.1 section 2.2.3
+    this.#more.push(chunk)
+    this.#have += chunk.length
+    if (this.#more.length > maxPieces) this.#join()
+  }
+
+  #join(): void {
+    this.#rest = Buffer.concat([this.#rest, ...this.#more], this.#have)
+    this.#more = []
+  }
+
+  #keep(rest: Buffer, need: number): void {
+    this.#rest = rest
+    this.#have = rest.length
+    this.#need = need
+    if (this.#more.length > 0) this.#more = []
   }
 }

@@ -122,6 +122,20 @@ export function overlaps(filter: string, other: string): boolean {
   }
 }
 
+/** The filter with the mount point before what is behind its `$share/<group>/` and the like. */
+export function mounted(mountpoint: string, filter: string): string {
+  if (mountpoint === '') return filter
+  const { filter: behind } = splitShared(filter)
+  return filter.slice(0, filter.length - behind.length) + mountpoint + behind
+}
+
+/** How many levels a topic or filter has. */
+export function levelsOf(topic: string): number {
+  let levels = 1
+  for (let i = topic.indexOf('/'); i !== -1; i = topic.indexOf('/', i + 1)) levels++
+  return levels
+}
+
 const isWild = (c: number): boolean => c === plus || c === hash
 
 /** `a/#` matches `a` too: whether nothing but `/#` is left. Before `/#` alone stands the empty name, which is no topic. */
