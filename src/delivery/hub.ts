@@ -1,0 +1,147 @@
+/**
+ * The middle of the data plane: a message goes in, and is with every session that
+ * wants it when route() returns.
+ */
+
+import type { QoS } from '../wire/frame.js'
+import { splitShared } from '../wire/topic.js'
+import { Outgoing } from './inflight.js'
+import type { Message } from './message.js'
+import { RetainedMessages } from './retained.js'
+import { type Match, Router, type ShareGroup, type Subscription } from './router.js'
+import type { Session } from './session.js'
+
+/** emqttd's word and EMQX's: which member of a shared subscription's group gets a message. */
+export type ShareStrategy = 'random' | 'round_robin' | 'sticky' | 'hash_clientid' | 'hash_topic'
+
+export interface HubOptions {
+  readonly shareStrategy: ShareStrategy
+  /** Topics that are kept; 0 is no limit. */
+  readonly maxRetained: number
+  /** Bytes of a payload that is kept; 0 is no limit. */
+  readonly maxRetainedPayload: number
+  /** Whether a client's own message is not sent back to it, in MQTT 3 too (mqtt.session.ignore_loop_deliver). */
+  readonly ignoreLoopDeliver: boolean
+}
+
+/** Subscribed anew or not, and what QoS was granted. */
+export interface Subscribed {
+  readonly isNew: boolean
+}
+
+export class Hub {
+  readonly router = new Router<Session>()
+  readonly retained = new RetainedMessages()
+  readonly #options: HubOptions
+
+  constructor(options: HubOptions) {
+    this.#options = options
+  }
+
+  subscribe(subscription: Subscription<Session>): Subscribed {
+    const { subscriber, filter } = subscription
+    const isNew = this.router.add(subscription)
+    subscriber.subscriptions.set(filter, subscription)
+    return { isNew }
+  }
+
+  unsubscribe(session: Session, filter: string): boolean {
+    session.subscriptions.delete(filter)
+    return this.router.remove(session, filter)
+  }
+
+  /** Ends a session: its subscriptions go, and what a group gave it goes to another member. */
+  end(session: Session): void {
+    for (const filter of session.subscriptions.keys()) this.router.remove(session, filter)
+    session.subscriptions.clear()
+    const now = Date.now()
+    for (const { message, group } of session.end()) {
+      if (group !== undefined && !message.expiredAt(now)) this.#share(group, message) // [MQTT-3.3.2-5]
+    }
+  }
+
+  /** What is retained under the filter, for a new subscription to it. */
+  *retainedFor({ filter, qos, identifier }: Subscription<Session>): Generator<Outgoing> {
+    const identifiers = identifier === 0 ? undefined : [identifier]
+    for (const message of this.retained.match(splitShared(filter).filter)) {
+      const granted = Math.min(qos, message.qos) as QoS as QoS
+      yield new Outgoing(message, granted, true, identifiers, undefined)
+    }
+  }
+
+  /** False when the message is over the limits of what is retained; it is routed all the same. */
+  retain(message: Message): boolean {
+    const { maxRetained, maxRetainedPayload } = this.#options
+    if (maxRetainedPayload > 0 && message.payloadLength > maxRetainedPayload) return false
+    if (maxRetained > 0 && this.retained.size >= maxRetained && message.payloadLength > 0) {
+      if (this.retained.get(message.topic) === undefined) return false
+    }
+    this.retained.set(message)
+    return true
+  }
+
+  /** Delivers to every session that wants it; tells how many. @param match what the router said of the topic, if known. */
+  route(message: Message, match: Match<Session> = this.router.match(message.topic)): number {
+    const { routes, groups } = match
+    let count = 0
+    for (let i = 0; i < routes.length; i++) {
+      const { subscriber, qos, noLocal, retainAsPublished, identifiers } = routes[i]!
+      if ((noLocal || this.#options.ignoreLoopDeliver) && subscriber.clientId === message.from) continue
+      count++
+      subscriber.deliver(message, Math.min(qos, message.qos) as QoS, retainAsPublished && message.retain, identifiers)
+    }
+    for (let i = 0; i < groups.length; i++) if (this.#share(groups[i]!, message)) count++
+    return count
+  }
+
+  /**
+   * Gives it to one member: the strategy's, or the next that can take it now; when none can, it waits in the
+   * queue of the next that is there at least, and only with nobody there in that of one who may never come back.
+   */
+  #share(group: ShareGroup<Session>, message: Message): boolean {
+    const { members } = group
+    if (members.length === 0) return false
+    const first = this.#first(group, message)
+    let chosen = first
+    let isOnline = false
+    for (let i = 0; i < members.length; i++) {
+      const at = (first + i) % members.length
+      const { subscriber } = members[at]!
+      if (subscriber.ready) {
+        chosen = at
+        break
+      }
+      if (isOnline || !subscriber.online) continue
+      isOnline = true
+      chosen = at
+    }
+    group.cursor = chosen
+    const { subscriber, qos, retainAsPublished, identifier } = members[chosen]!
+    const identifiers = identifier === 0 ? undefined : [identifier]
+    const granted = Math.min(qos, message.qos) as QoS
+    subscriber.deliver(message, granted, retainAsPublished && message.retain, identifiers, group)
+    return true
+  }
+
+  #first({ members, cursor }: ShareGroup<Session>, { from = '', topic }: Message): number {
+    switch (this.#options.shareStrategy) {
+      case 'random':
+        return Math.floor(Math.random() * members.length)
+      case 'round_robin':
+        return (cursor + 1) % members.length
+      case 'sticky':
+        return cursor % members.length
+      case 'hash_clientid':
+        return hash(from) % members.length
+      case 'hash_topic':
+        return hash(topic) % members.length
+    }
+  }
+}
+
+/** FNV-1a. */
+function hash(text: string): number {
+  let h = 0x811c9dc5
+  for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 0x01000193)
+  return h >>> 0
+}

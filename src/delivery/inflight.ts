@@ -1,0 +1,98 @@
+/**
+ * What is under way to a client, by packet id. Ids are given out in order and come
+ * back nearly so, so a small table that is a window onto them does what a hash map
+ * does at several times the cost.
+ */
+import type { Message } from './message.js'
+import type { ShareGroup } from './router.js'
+import type { Session } from './session.js'
+
+/** A message on its way to one session, or waiting for that. */
+export class Outgoing {
+  readonly message: Message
+  readonly qos: 0 | 1 | 2
+  readonly retain: boolean
+  /** Subscription identifiers, in MQTT 5. */
+  readonly identifiers: readonly number[] | undefined
+  /** The shared subscription's group that it came through. */
+  readonly group: ShareGroup<Session> | undefined
+  /** 0 until it is sent. */
+  packetId = 0
+  /** Counts those that were sent: the ids alone do not tell which was first, once they have gone round. */
+  order = 0
+  /** PUBREC came: the message is the client's, and only PUBREL is sent again [MQTT-4.3.3-1]. */
+  received = false
+
+  constructor(
+    message: Message,
+    qos: 0 | 1 | 2,
+    retain: boolean,
+    identifiers: readonly number[] | undefined,
+    group: ShareGroup<Session> | undefined
+  ) {
+    this.message = message
+    this.qos = qos
+    this.retain = retain
+    this.identifiers = identifiers
+    this.group = group
+  }
+}
+
+export class Inflight {
+  #table: (Outgoing | undefined)[] = new Array(16)
+  #size = 0
+  #last = 0
+  #added = 0
+
+  get size(): number {
+    return this.#size
+  }
+
+  get(packetId: number): Outgoing | undefined {
+    const entry = this.#table[packetId & (this.#table.length - 1)]
+    return entry?.packetId === packetId ? entry : undefined
+  }
+
+  /** Gives the message the next free packet id. There must be one: at most 65 535 are under way. */
+  add(outgoing: Outgoing): number {
+    let id = this.#last
+    for (;;) {
+      id = id >= 65_535 ? 1 : id + 1
+      let there = this.#table[id & (this.#table.length - 1)]
+      // Another id has the place: a larger window keeps them apart.
+      while (there !== undefined && there.packetId !== id) {
+        this.#grow()
+        there = this.#table[id & (this.#table.length - 1)]
+      }
+      if (there === undefined) break
+    }
+    outgoing.packetId = this.#last = id
+    outgoing.order = this.#added++
+    this.#table[id & (this.#table.length - 1)] = outgoing
+    this.#size++
+    return id
+  }
+
+  delete(packetId: number): void {
+    const at = packetId & (this.#table.length - 1)
+    if (this.#table[at]?.packetId !== packetId) return
+    this.#table[at] = undefined
+    this.#size--
+  }
+
+  /** In the order in which they were first sent. */
+  inOrder(): Outgoing[] {
+    return this.#table.filter(entry => entry !== undefined).sort((a, b) => a.order - b.order)
+  }
+
+  clear(): void {
+    this.#table = new Array(16)
+    this.#size = 0
+  }
+
+  #grow(): void {
+    const next: (Outgoing | undefined)[] = new Array(this.#table.length * 2)
+    for (const entry of this.#table) if (entry !== undefined) next[entry.packetId & (next.length - 1)] = entry
+    this.#table = next
+  }
+}
