@@ -43,7 +43,8 @@ const may: Record<string, string[]> = {
   'admin/server': ['errors', 'log'],
   'admin/client': ['errors'],
   'commands/': ['commands/', 'errors'],
-  'control/': ['errors', 'net/', 'wire/'],
+  'control/': ['control/', 'delivery/', 'errors', 'net/', 'wire/'],
+  'delivery/': ['delivery/', 'wire/'],
   'access/': ['access/', 'config/', 'errors', 'wire/', 'words'],
   'net/': ['config/values', 'errors', 'net/', 'wire/'],
   'wire/': ['wire/'],
@@ -52,7 +53,7 @@ const may: Record<string, string[]> = {
 
 // One owner for each outside package.
 const owner: Record<string, string> = {
-  aedes: 'control/broker',
+  aedes: 'control/aedes',
   pg: 'plugins/auth-pgsql',
   pm2: 'cli/daemon',
   commander: 'cli/',

@@ -8,6 +8,7 @@ import { after, before, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import mqtt, { type IClientOptions } from 'mqtt'
 import { type Postgres, startPostgres } from './support/postgres.js'
+import { until } from './support/server.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const mosquitto = has('mosquitto_pub')
@@ -68,7 +69,7 @@ describe('the walk', () => {
   async function connect(
     url: string,
     options: IClientOptions = {}
-  ): Promise<{ returnCode?: number; sessionPresent: boolean }> {
+  ): Promise<{ returnCode?: number; reasonCode?: number; sessionPresent: boolean }> {
     const client = mqtt.connect(url, { reconnectPeriod: 0, connectTimeout: 5000, ...options })
     try {
       return await new Promise((resolve, reject) => {
@@ -123,8 +124,8 @@ describe('the walk', () => {
     await assert.rejects(connect(url('ssl')), 'a certificate that nobody vouches for')
   })
 
-  test('MQTT.js with MQTT 5 is told that this is not supported', async () => {
-    await assert.rejects(connect(url('tcp'), { protocolVersion: 5 }), /Unsupported Protocol Version/)
+  test('MQTT.js connects with MQTT 5 as well', async () => {
+    assert.equal((await connect(url('tcp'), { protocolVersion: 5 })).reasonCode, 0)
   })
 
   test('broker-ctl plugins load auth_pgsql', async () => {
@@ -144,6 +145,9 @@ describe('the walk', () => {
     await assert.rejects(connect(url('tcp'), { username: "' or 1=1 --", password: '123456' }), refused)
     const right = { username: 'testuser', password: '123456' }
     assert.equal((await connect(url('tcp'), right)).returnCode, 0)
+    const five = { protocolVersion: 5 as const }
+    await assert.rejects(connect(url('tcp'), { ...five, username: 'testuser', password: 'wrong' }), { code: 0x86 })
+    await connect(url('tcp'), { ...five, ...right })
     await connect(url('ssl', 'localhost'), { ca, ...right })
     await connect(url('wss', 'localhost'), { ca, ...right })
   })
@@ -152,12 +156,13 @@ describe('the walk', () => {
     skip: mosquitto ? false : 'mosquitto-clients is not installed'
   }, async () => {
     const cafile = ['--cafile', join(home, 'etc/certs/cacert.pem')]
-    for (const [listener, more] of [
-      ['tcp', []],
-      ['ssl', cafile]
+    for (const [listener, more, version] of [
+      ['tcp', [], 'mqttv311'],
+      ['tcp', [], 'mqttv5'],
+      ['ssl', cafile, 'mqttv5']
     ] as const) {
-      const to = ['-h', 'localhost', '-p', String(ports[listener]), ...more]
-      if (listener === 'tcp') to[1] = '127.0.0.1'
+      const host = listener === 'tcp' ? '127.0.0.1' : 'localhost'
+      const to = ['-V', version, '-h', host, '-p', String(ports[listener]), ...more]
       const login = ['-u', 'testuser', '-P', '123456']
       const sub = run('mosquitto_sub', [...to, ...login, '-t', 'walk/#', '-q', '1', '-C', '1', '-W', '10', '-v'])
       await untilSubscribed(listener)
@@ -209,7 +214,7 @@ describe('the walk', () => {
       assert.equal(inside.connected, true)
       await postgres.restart()
       await connect(url('tcp'), right)
-      assert.doesNotMatch((await ctl('plugins', 'list')).out, /trouble/)
+      await until('no trouble', async () => !(await ctl('plugins', 'list')).out.includes('trouble'))
     } finally {
       await inside.endAsync(true)
     }

@@ -26,6 +26,8 @@ export interface Identity {
 /** 'refused' is CONNACK 4, 'unavailable' CONNACK 3. */
 export type Admission = Identity | 'refused' | 'unavailable'
 
+type Verdict = boolean | 'failed'
+
 type AccessOptions = Pick<MqttOptions, 'allowAnonymous' | 'aclNomatch' | 'cacheAcl' | 'aclCache'>
 
 export class Access {
@@ -66,24 +68,25 @@ export class Access {
   /** At once where acl.conf alone decides, so that a publish need not wait for a promise. */
   authorize(identity: Identity, action: Action, topic: string): boolean | Promise<boolean> {
     if (identity.superuser) return true
-    if (action === 'subscribe') return this.#judge(identity, action, splitShared(topic).filter)
-    const { cache } = identity
-    const known = this.#options.cacheAcl ? cache.get(topic, this.#epoch) : undefined
-    if (known !== undefined) return known
+    const cached = action === 'publish' && this.#options.cacheAcl
     const epoch = this.#epoch
-    const keep = (allowed: boolean): boolean => {
-      if (this.#options.cacheAcl) cache.set(topic, allowed, epoch)
-      return allowed
+    const known = cached ? identity.cache.get(topic, epoch) : undefined
+    if (known !== undefined) return known
+    const settle = (verdict: Verdict): boolean => {
+      // A failure is no verdict: once the backend is back, the client must not wait for its cache.
+      if (cached && verdict !== 'failed') identity.cache.set(topic, verdict, epoch)
+      return verdict === true
     }
-    const verdict = this.#judge(identity, action, topic)
-    return typeof verdict === 'boolean' ? keep(verdict) : verdict.then(keep)
+    const verdict = this.#judge(identity, action, action === 'publish' ? topic : splitShared(topic).filter)
+    return verdict instanceof Promise ? verdict.then(settle) : settle(verdict)
   }
 
-  #judge(identity: Identity, action: Action, topic: string): boolean | Promise<boolean> {
+  #judge(identity: Identity, action: Action, topic: string): Verdict | Promise<Verdict> {
     if (!this.#hooks.has('client.authorize')) return this.#byFile(identity, action, topic)
-    return this.#hooks
-      .ask('client.authorize', identity.client, action, topic)
-      .then(answer => (answer === 'ignore' ? this.#byFile(identity, action, topic) : answer === 'allow'))
+    return this.#hooks.ask('client.authorize', identity.client, action, topic).then(answer => {
+      if (answer === 'failed') return answer
+      return answer === 'ignore' ? this.#byFile(identity, action, topic) : answer === 'allow'
+    })
   }
 
   #byFile({ client }: Identity, action: Action, topic: string): boolean {

@@ -49,6 +49,7 @@ const common = {
   bind: own(address()),
   maxClients: integer(102400, { min: 1 }),
   access: named(accessRule),
+  mountpoint: key(raw => (/[+#\0]/.test(raw) ? expected('a part of a topic, without wildcards', raw) : raw), ''),
   rateLimit: optional(rateLimit),
   proxyProtocol: flag(false),
   proxyProtocolTimeout: duration('3s'),
@@ -111,7 +112,22 @@ export const brokerSchema = {
     maxPacketSize: size('1MB', { min: 64, max: 268_435_460 }),
     keepaliveBackoff: decimal(0.75, { min: 0.5, max: 10 }),
     websocketProtocolHeader: flag(true),
+    maxTopicLevels: integer(128, { min: 1, max: 65535 }),
+    maxTopicAlias: integer(100, { min: 0, max: 65535 }),
     client: { idleTimeout: duration('30s') },
+    session: {
+      maxSubscriptions: integer(0),
+      maxInflight: integer(32, { min: 0, max: 65535 }),
+      maxAwaitingRel: integer(1000, { min: 1, max: 65535 }),
+      expiryInterval: duration('2h'),
+      ignoreLoopDeliver: flag(false)
+    },
+    mqueue: { maxLength: integer(1000), storeQos0: flag(true) },
+    retain: {
+      maxMessageNum: integer(1_000_000),
+      maxPayloadSize: size('1MB')
+    },
+    sharedSubscriptionStrategy: oneOf(['random', 'round_robin', 'sticky', 'hash_clientid', 'hash_topic'], 'random'),
     plugins: { etcDir: text('etc/plugins/'), loadedFile: text('data/loaded_plugins') }
   },
   listener: {
@@ -203,7 +219,6 @@ const foreign: readonly [RegExp, string][] = [
   ],
   [/^listener\.\w+\.[\w-]+\.reuseaddr$/, 'always on; remove the line'],
   [/^listener\.\w+\.[\w-]+\.secure_renegotiate$/, 'Node.js never lets a client renegotiate; remove the line'],
-  [/^listener\.\w+\.[\w-]+\.mountpoint$/, 'not supported; remove the line'],
   [/^listener\.\w+\.[\w-]+\.zone$/, 'had no effect in emqttd either; remove the line']
 ]
 

@@ -1,13 +1,15 @@
 /**
- * One client's connection, as a Duplex: frames in, bytes out. It stands between
- * the transport (TCP, TLS, WebSocket) and the control plane, and sees to all that
- * needs no MQTT session: whole frames only, the size limit, the rate limit, a peer
- * that says nothing or reads nothing, and why the connection ended.
+ * One client's connection: packets in, bytes out. It sees to all that needs no MQTT
+ * session: whole packets only, the size limit, the rate limit, a peer that says
+ * nothing or reads nothing, and why the connection ended. What the packets mean is
+ * its handler's.
  */
-import { Duplex } from 'node:stream'
+import { EventEmitter } from 'node:events'
+import type { Duplex } from 'node:stream'
 import type { EndReason, Peer } from '../hooks.js'
-import { type FrameFault, FrameReader, PacketType } from '../wire/frame.js'
+import { type FrameFault, FrameReader, type Take } from '../wire/frame.js'
 import { type DeadlineWheel, now, type Watched } from './keepalive.js'
+import { Outbox } from './outbox.js'
 
 /** Where a connection comes from, and what its listener allows it. */
 export interface Origin {
@@ -17,6 +19,8 @@ export interface Origin {
   readonly listener: string
   /** From the peer's certificate, where the listener takes user names from there. */
   readonly certificateName: string | undefined
+  /** What is put before its clients' topics; `%c` and `%u` stand for the client id and the user name. */
+  readonly mountpoint: string
   readonly sendTimeout: number
   readonly sendTimeoutClose: boolean
   readonly rateLimit: { readonly burst: number; readonly bytesPerSecond: number } | undefined
@@ -27,55 +31,86 @@ export interface ConnectionOptions {
   readonly maxPacketSize: number
   /** Milliseconds until CONNECT must have been accepted. */
   readonly idleTimeout: number
-  /** Judges the first frame, a CONNECT; false when it has refused and ended the connection. */
-  readonly admit: (connection: Connection, frame: Buffer) => boolean
+  /** Bytes that may wait for a peer that reads slowly. */
+  readonly maxPending: number
+}
+
+/** Who knows what the packets mean. */
+export interface Handler {
+  /** A whole packet; false: no more of them until resume(). */
+  readonly packet: Take
+  /** The stream of bytes is wrong; the connection is about to end. */
+  fault(fault: FrameFault, why: string): void
+  /** The peer has taken what waited for it. */
+  drained(): void
+  /** What is still to be said to a peer whose connection ends for this reason. */
+  lastWords(reason: EndReason): Buffer | undefined
 }
 
 /** How long a closing connection may take to send what it still has to say. */
 const lingerMs = 2000
 
-export class Connection extends Duplex implements Watched {
+const nothing = Buffer.alloc(0)
+const connectHeader = 0x10
+
+export class Connection extends EventEmitter<{ close: []; established: [] }> implements Watched {
   readonly origin: Origin
+  readonly out: Outbox
   readonly #transport: Duplex
   readonly #options: ConnectionOptions
   readonly #wheel: DeadlineWheel
   readonly #frames: FrameReader
   readonly #openedAt = now()
+  #handler: Handler | undefined
   #heardAt = this.#openedAt
+  #hasSpoken = false
   #keepAliveMs: number | undefined
   #reason: EndReason | undefined
-  #admitted = false
+  #closed = false
+  /** How the peer went while the handler was at something. */
+  #left: EndReason | undefined
+  /** The handler is at something, and takes no packets. */
+  #busy = false
   #tokens: number
   #filledAt = this.#openedAt
   #holdBack: NodeJS.Timeout | undefined
-  #full = false
+  #stalled: NodeJS.Timeout | undefined
 
   constructor(transport: Duplex, origin: Origin, wheel: DeadlineWheel, options: ConnectionOptions) {
-    super({ allowHalfOpen: false, decodeStrings: true })
+    super()
     this.origin = origin
+    this.out = new Outbox(transport, options.maxPending, () => this.#stall())
     this.#transport = transport
     this.#options = options
     this.#wheel = wheel
     this.#frames = new FrameReader(options.maxPacketSize)
     this.#tokens = origin.rateLimit?.burst ?? 0
-    transport.on('data', chunk => this.#received(chunk as Buffer))
-    transport.once('end', () => this.push(null))
-    transport.once('close', () => this.hangUp('closed'))
-    transport.on('error', err => {
-      this.#reason ??= (err as NodeJS.ErrnoException).code === 'ECONNRESET' ? 'closed' : 'error'
-      this.destroy()
-    })
-    wheel.watch(this)
   }
 
-  /** Why it ended or is about to; undefined while nothing has gone wrong. */
+  /** Begins to read; everything that arrives goes to the handler. */
+  start(handler: Handler): void {
+    this.#handler = handler
+    const transport = this.#transport
+    transport.on('data', chunk => this.#received(chunk as Buffer))
+    transport.on('drain', () => this.#drained())
+    transport.once('end', () => this.#gone('closed'))
+    transport.once('close', () => this.#gone('closed'))
+    transport.on('error', err => this.#gone(reasonOf(err)))
+    this.#wheel.watch(this)
+  }
+
+  get closed(): boolean {
+    return this.#closed
+  }
+
+  /** Why it ended; undefined while it has not. */
   get reason(): EndReason | undefined {
     return this.#reason
   }
 
   /** Written, but not yet with the system. */
   get pendingBytes(): number {
-    return this.writableLength + this.#transport.writableLength
+    return this.#transport.destroyed ? 0 : this.out.pending
   }
 
   /** CONNECT was accepted: from now on the client's keep alive counts. 0 is none [MQTT-3.1.2-24]. */
@@ -85,20 +120,70 @@ export class Connection extends Duplex implements Watched {
     this.emit('established')
   }
 
-  /** Notes why the connection is about to be ended by someone else. */
-  because(reason: EndReason): void {
-    this.#reason ??= reason
+  /** Ends the connection over something that the peer must not send. */
+  fault(why: string, reason: EndReason = 'protocol_error'): void {
+    if (this.#closed) return
+    this.#handler?.fault(reason === 'packet_too_large' ? 'too_large' : 'malformed', why)
+    this.hangUp(reason)
   }
 
   /** Ends the connection; the first reason given is the one that stays. What was written is still sent. */
   hangUp(reason: EndReason): void {
-    this.#reason ??= reason
-    this.destroy()
+    if (this.#closed) return
+    this.#closed = true
+    this.#reason = reason
+    const words = this.#handler?.lastWords(reason)
+    if (words !== undefined) this.out.append(words, 0, words.length)
+    this.out.flush()
+    this.out.close()
+    this.#wheel.forget(this)
+    clearTimeout(this.#holdBack)
+    clearTimeout(this.#stalled)
+    this.#closeTransport(reason)
+    process.nextTick(() => this.emit('close'))
+  }
+
+  /**
+   * Says that no more comes and lets the peer close: closing while it still sends would take back what it has
+   * not read yet, such as the reason why. What it sends is thrown away, and it gets a moment only.
+   */
+  #closeTransport(reason: EndReason): void {
+    const transport = this.#transport
+    if (transport.destroyed) return
+    if (reason === 'send_timeout') {
+      transport.destroy() // it does not read: there is nothing to wait for
+      return
+    }
+    const late = setTimeout(() => transport.destroy(), lingerMs)
+    transport.once('close', () => clearTimeout(late))
+    transport.end()
+    transport.resume()
+  }
+
+  /** The handler takes packets again, those that arrived meanwhile first. */
+  resume(): void {
+    if (!this.#busy) return
+    this.#busy = false
+    this.#heardAt = now()
+    this.#read(nothing)
+    this.#settleReading()
+    if (!this.#busy && this.#left !== undefined) this.hangUp(this.#left)
+  }
+
+  /**
+   * The peer is gone. What it sent before still counts when its turn comes: messages, and above all a
+   * DISCONNECT among them, which keeps the will back [MQTT-3.14.4-3].
+   */
+  #gone(reason: EndReason): void {
+    if (this.#busy && !this.#closed) this.#left ??= reason
+    else this.hangUp(reason)
   }
 
   deadline(): number {
     if (this.#keepAliveMs === undefined) return this.#openedAt + this.#options.idleTimeout
-    return this.#keepAliveMs === 0 ? Number.POSITIVE_INFINITY : this.#heardAt + this.#keepAliveMs
+    if (this.#keepAliveMs === 0) return Number.POSITIVE_INFINITY
+    // While nobody listens to it, it is not the peer that is silent.
+    return (this.#busy || this.#holdBack !== undefined ? now() : this.#heardAt) + this.#keepAliveMs
   }
 
   expire(): void {
@@ -106,35 +191,34 @@ export class Connection extends Duplex implements Watched {
   }
 
   #received(chunk: Buffer): void {
-    if (this.destroyed) return
+    if (this.#closed) return
     this.#heardAt = now()
-    const fault = this.#frames.read(chunk, frame => this.#frame(frame))
-    if (fault !== undefined) return this.#faulty(fault, chunk)
-    this.#limitRate(chunk.length)
+    if (this.origin.rateLimit !== undefined) this.#limitRate(chunk.length)
+    this.#read(chunk)
     this.#settleReading()
   }
 
-  #frame(frame: Buffer): boolean {
-    if (!this.#admitted) {
-      this.#admitted = true
-      if (!this.#options.admit(this, frame)) return false
-    } else if (frame[0]! >> 4 === PacketType.DISCONNECT) {
-      this.#reason ??= 'normal'
+  #read(chunk: Buffer): void {
+    if (this.#busy) return this.#frames.hold(chunk)
+    if (!this.#hasSpoken && chunk[0] !== connectHeader) {
+      return this.fault(guess(chunk) ?? 'the first packet is not CONNECT') // [MQTT-3.1.0-1]
     }
-    if (!this.push(frame)) this.#full = true
-    return !this.destroyed
+    this.#hasSpoken = true
+    const fault = this.#frames.read(chunk, this.#take)
+    if (fault === 'too_large') this.fault('over mqtt.max_packet_size', 'packet_too_large')
+    else if (fault === 'malformed') this.fault('malformed packet')
   }
 
-  #faulty(fault: FrameFault, chunk: Buffer): void {
-    const reason = fault === 'too_large' ? 'packet_too_large' : 'protocol_error'
-    this.emit('fault', this.#admitted ? reason : (guess(chunk) ?? reason))
-    this.hangUp(reason)
+  readonly #take: Take = (bytes, start, at, end) => {
+    if (this.#closed) return false
+    if (this.#handler!.packet(bytes, start, at, end)) return true
+    this.#busy = true
+    return false
   }
 
   /** A token bucket over the bytes read; an empty one pauses the transport, which slows the client down. */
   #limitRate(bytes: number): void {
-    const limit = this.origin.rateLimit
-    if (limit === undefined) return
+    const limit = this.origin.rateLimit!
     const at = now()
     this.#tokens = Math.min(limit.burst, this.#tokens + ((at - this.#filledAt) / 1000) * limit.bytesPerSecond) - bytes
     this.#filledAt = at
@@ -149,63 +233,30 @@ export class Connection extends Duplex implements Watched {
   }
 
   #settleReading(): void {
-    if (this.#full || this.#holdBack !== undefined) this.#transport.pause()
-    else this.#transport.resume()
+    if (this.#closed) return
+    if (this.#busy || this.#holdBack !== undefined) this.#transport.pause()
+    else if (this.#transport.isPaused()) this.#transport.resume()
   }
 
-  override _read(): void {
-    if (!this.#full) return
-    this.#full = false
-    this.#settleReading()
-  }
-
-  override _write(chunk: Buffer, _encoding: string, done: (err?: Error | null) => void): void {
-    this.#send(chunk, done)
-  }
-
-  /** One system call for the many small chunks that the packet writer makes. */
-  override _writev(chunks: { chunk: Buffer }[], done: (err?: Error | null) => void): void {
-    this.#send(Buffer.concat(chunks.map(({ chunk }) => chunk)), done)
-  }
-
-  #send(bytes: Buffer, done: (err?: Error | null) => void): void {
-    if (this.#transport.write(bytes)) return done()
+  /** The peer leaves what is sent to it unread. */
+  #stall(): void {
     const { sendTimeout, sendTimeoutClose } = this.origin
-    const stalled = sendTimeoutClose
-      ? setTimeout(() => {
-          this.hangUp('send_timeout')
-          this.#transport.destroy() // it does not read: there is nothing to wait for
-        }, sendTimeout)
-      : undefined
-    const settle = (): void => {
-      clearTimeout(stalled)
-      this.#transport.off('drain', settle)
-      this.#transport.off('close', settle)
-      done()
-    }
-    this.#transport.on('drain', settle)
-    this.#transport.on('close', settle)
+    if (!sendTimeoutClose || this.#closed) return
+    this.#stalled ??= setTimeout(() => this.hangUp('send_timeout'), sendTimeout)
   }
 
-  override _final(done: () => void): void {
-    this.#transport.end()
-    done()
+  #drained(): void {
+    clearTimeout(this.#stalled)
+    this.#stalled = undefined
+    this.out.drained()
+    if (!this.#closed) this.#handler?.drained()
   }
+}
 
-  override _destroy(err: Error | null, done: (err?: Error | null) => void): void {
-    this.#reason ??= err === null ? 'closed' : 'protocol_error'
-    this.#wheel.forget(this)
-    clearTimeout(this.#holdBack)
-    const transport = this.#transport
-    if (!transport.destroyed) {
-      // Close after what was written is out (a refusing CONNACK, above all over TLS), but not later than that.
-      const late = setTimeout(() => transport.destroy(), lingerMs)
-      transport.once('close', () => clearTimeout(late))
-      transport.end(() => transport.destroy())
-      transport.resume()
-    }
-    done(err)
-  }
+function reasonOf({ code = '' }: NodeJS.ErrnoException): EndReason {
+  if (code === 'ECONNRESET' || code === 'EPIPE') return 'closed'
+  if (code === 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH') return 'packet_too_large'
+  return code.startsWith('WS_ERR_') ? 'protocol_error' : 'error'
 }
 
 /** What someone who is no MQTT client may have meant to reach. */

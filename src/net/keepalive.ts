@@ -21,7 +21,8 @@ export class DeadlineWheel {
   constructor({ tickMs = 500 } = {}) {
     this.#tickMs = tickMs
     this.#last = Math.floor(now() / tickMs)
-    this.#timer = setInterval(() => this.#turn(), tickMs).unref()
+    // After what has come was read: when this process was held up itself, its clients must not pay for that.
+    this.#timer = setInterval(() => setImmediate(() => this.#turn()), tickMs).unref()
   }
 
   /** Starts watching, or looks at the deadline anew after it came nearer. */
@@ -49,7 +50,7 @@ export class DeadlineWheel {
     clearInterval(this.#timer)
   }
 
-  /** A late timer makes up for the ticks it missed. */
+  /** A late one makes up for the ticks that were missed. */
   #turn(): void {
     const current = Math.floor(now() / this.#tickMs)
     while (this.#last < current) {
@@ -57,7 +58,7 @@ export class DeadlineWheel {
       if (items === undefined) continue
       this.#slots.delete(this.#last)
       for (const item of items) {
-        this.#slotOf.delete(item)
+        if (!this.#slotOf.delete(item)) continue // forgotten since this turn began
         if (item.deadline() <= now()) item.expire()
         else this.watch(item)
       }

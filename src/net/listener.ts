@@ -22,7 +22,7 @@ import type { EndReason, Peer } from '../hooks.js'
 import type { Log } from '../log.js'
 import { certificateDaysLeft, watchFiles } from './certificates.js'
 import type { Connection, Origin } from './connection.js'
-import { accessOf, isLoopback, undressed, within } from './peer.js'
+import { accessOf, addressIn, isLoopback, undressed, within } from './peer.js'
 import { whoListens } from './port-holder.js'
 import { readProxyHeader } from './proxy-protocol.js'
 
@@ -36,6 +36,8 @@ export interface ListenerContext {
   /** mqtt.websocket_protocol_header: whether a WebSocket must name an MQTT sub-protocol. */
   readonly needsSubprotocol: boolean
   readonly maxPacketSize: number
+  /** Milliseconds until a peer must have asked for its WebSocket. */
+  readonly upgradeTimeout?: number
 }
 
 export interface ListenerInfo {
@@ -53,6 +55,8 @@ export interface ListenerInfo {
 
 /** What is known of a socket before MQTT speaks. */
 interface Arrival {
+  /** As accepted, whatever TLS and WebSocket make of it. */
+  readonly socket: net.Socket
   readonly peer: Peer
   readonly certificateName: string | undefined
 }
@@ -71,9 +75,11 @@ export class Listener {
   readonly #tls: tls.Server | undefined
   readonly #http: http.Server | undefined
   readonly #sockets = new Set<net.Socket>()
-  /** By the socket's remote end, which the TLS socket made of it has as well. */
+  /** By the socket's ends, which the TLS socket made of it has as well. */
   readonly #arrivals = new Map<string, Arrival>()
   readonly #shutdowns = new Map<EndReason, number>()
+  /** The timers of those who have not come to MQTT yet. */
+  readonly #patience = new WeakMap<net.Socket, NodeJS.Timeout>()
   #unwatch = (): void => {}
   #crowded = false
 
@@ -89,9 +95,10 @@ export class Listener {
     })
   }
 
-  /** Binds the port; throws a BrokerError that says who has it where that can be known. */
+  /** Reads the certificates and binds the port; throws a BrokerError that says who has it where that can be known. */
   async open(): Promise<void> {
     const { bind, backlog } = this.#options
+    this.#useCertificates()
     try {
       await new Promise<void>((resolve, reject) => {
         this.#server.once('error', reject)
@@ -104,10 +111,10 @@ export class Listener {
         )
       })
     } catch (cause) {
+      this.#unwatch()
       throw new BrokerError('UNAVAILABLE', await this.#cannotListen(cause as NodeJS.ErrnoException), { cause })
     }
     this.#server.on('error', err => this.#context.log.error('listener failed', { listener: this.name, err }))
-    this.#watchCertificates()
   }
 
   async #cannotListen({ code, message }: NodeJS.ErrnoException): Promise<string> {
@@ -165,32 +172,45 @@ export class Listener {
       return
     }
     this.#sockets.add(socket)
-    const end = endOf(socket)
+    const ends = endsOf(socket)
     socket.once('close', () => {
       this.#sockets.delete(socket)
-      this.#arrivals.delete(end)
+      this.#arrivals.delete(ends)
       if (this.#sockets.size < maxClients * 0.9) this.#crowded = false
     })
     const peer = { address: undressed(socket.remoteAddress ?? ''), port: socket.remotePort ?? 0 }
-    if (!proxyProtocol) return this.#arrived(socket, { peer, certificateName: undefined })
+    if (!proxyProtocol) return this.#arrived({ socket, peer, certificateName: undefined })
     readProxyHeader(socket, proxyProtocolTimeout).then(
-      ({ source, certificateName }) => this.#arrived(socket, { peer: source ?? peer, certificateName }),
+      ({ source, certificateName }) => {
+        if (!socket.destroyed) this.#arrived({ socket, peer: source ?? peer, certificateName })
+      },
       (err: unknown) => this.#turnAway(socket, peer, messageOf(err))
     )
   }
 
-  #arrived(socket: net.Socket, arrival: Arrival): void {
-    if (!this.#allowed(arrival.peer.address)) return this.#turnAway(socket, arrival.peer, 'denied by an access rule')
-    this.#arrivals.set(endOf(socket), arrival)
+  #arrived(arrival: Arrival): void {
+    const { socket, peer } = arrival
+    if (!this.#allowed(peer.address)) return this.#turnAway(socket, peer, 'denied by an access rule')
+    this.#arrivals.set(endsOf(socket), arrival)
     if (this.#tls !== undefined) {
+      this.#expect(arrival, 'TLS handshake', this.#options.tls!.handshakeTimeout)
       this.#tls.emit('connection', socket)
-    } else if (this.#http !== undefined) {
-      this.#http.emit('connection', socket)
-      socket.resume()
     } else {
-      this.#hand(socket, arrival, true)
+      if (this.#http === undefined) this.#hand(socket, arrival, true)
+      else this.#speakHttp(socket, arrival)
       socket.resume()
     }
+  }
+
+  /**
+   * Ends a connection that does not get further in time. Node's own limits would not: that of TLS starts anew
+   * with every byte, and http.Server keeps its only while it listens itself.
+   */
+  #expect({ socket, peer }: Arrival, what: string, withinMs: number): void {
+    clearTimeout(this.#patience.get(socket))
+    const late = setTimeout(() => this.#turnAway(socket, peer, `no ${what} within ${withinMs} ms`), withinMs)
+    if (!this.#patience.has(socket)) socket.once('close', () => clearTimeout(this.#patience.get(socket)))
+    this.#patience.set(socket, late)
   }
 
   #turnAway(socket: net.Socket, peer: Peer, why: string): void {
@@ -199,13 +219,15 @@ export class Listener {
   }
 
   /** @param ownOrigin false for a web page of another site in a browser, which is not "this host" whatever its address. */
-  #hand(transport: Duplex, { peer, certificateName }: Arrival, ownOrigin: boolean): void {
-    const { sendTimeout, sendTimeoutClose, rateLimit, peerCertAsUsername } = this.#options
+  #hand(transport: Duplex, { socket, peer, certificateName }: Arrival, ownOrigin: boolean): Connection {
+    clearTimeout(this.#patience.get(socket))
+    const { mountpoint, sendTimeout, sendTimeoutClose, rateLimit, peerCertAsUsername } = this.#options
     const connection = this.#context.establish(transport, {
       peer,
       local: ownOrigin && isLoopback(peer.address),
       listener: this.name,
       certificateName: peerCertAsUsername === undefined ? undefined : certificateName,
+      mountpoint,
       sendTimeout,
       sendTimeoutClose,
       rateLimit
@@ -214,37 +236,43 @@ export class Listener {
       const reason = connection.reason ?? 'closed'
       if (!quiet.has(reason)) this.#shutdowns.set(reason, (this.#shutdowns.get(reason) ?? 0) + 1)
     })
+    return connection
   }
 
   // ── TLS ────────────────────────────────────────────────────────────────────
 
   #tlsServer(options: TlsOptions): tls.Server {
     const server = tls.createServer({
-      ...this.#secureContext(options),
       handshakeTimeout: options.handshakeTimeout,
       requestCert: options.verify === 'verify_peer',
       rejectUnauthorized: options.failIfNoPeerCert
     })
     server.on('secureConnection', socket => {
-      const arrival = this.#arrivals.get(endOf(socket))
-      if (arrival === undefined) return socket.destroy()
+      const arrival = this.#arrivals.get(endsOf(socket))
+      if (arrival === undefined) return void socket.destroy()
       const certificate = options.verify === 'verify_peer' ? socket.getPeerX509Certificate() : undefined
       if (certificate !== undefined && !socket.authorized) {
         this.#turnAway(socket, arrival.peer, `client certificate: ${String(socket.authorizationError)}`)
         return
       }
-      const name = certificate === undefined ? undefined : nameOf(certificate, this.#options.peerCertAsUsername)
+      const { peerCertAsUsername: part } = this.#options
+      const name = certificate === undefined || part === undefined ? undefined : nameOf(certificate, part)
+      if (certificate !== undefined && part !== undefined && name === undefined) {
+        // Taking the name that CONNECT claims instead would let this certificate stand for anybody.
+        this.#turnAway(socket, arrival.peer, `client certificate: it has no ${part.toUpperCase()}`)
+        return
+      }
       const secure = { ...arrival, certificateName: name ?? arrival.certificateName }
-      if (this.#http === undefined) return this.#hand(socket, secure, true)
-      this.#arrivals.set(endOf(socket), secure)
-      this.#http.emit('connection', socket)
+      if (this.#http === undefined) return void this.#hand(socket, secure, true)
+      this.#arrivals.set(endsOf(socket), secure)
+      this.#speakHttp(socket, secure)
     })
     server.on('tlsClientError', (err, socket) => {
       const plain =
         (err as NodeJS.ErrnoException).code === 'ERR_SSL_HTTP_REQUEST' || /wrong version number/.test(err.message)
       this.#context.log.info('TLS handshake failed', {
         listener: this.name,
-        peer: this.#arrivals.get(endOf(socket))?.peer.address,
+        peer: this.#arrivals.get(endsOf(socket))?.peer.address,
         why: plain ? 'the peer does not speak TLS' : err.message
       })
     })
@@ -292,12 +320,12 @@ export class Listener {
   }
 
   /** New files serve the next handshakes; who is connected stays. Bad ones change nothing. */
-  #watchCertificates(): void {
+  #useCertificates(): void {
     const { tls: options } = this.#options
     if (options === undefined || this.#tls === undefined) return
     const { log, path } = this.#context
     const files = [options.certfile, options.keyfile, options.cacertfile].filter(f => f !== undefined).map(path)
-    this.#unwatch = watchFiles(files, () => {
+    const unwatch = watchFiles(files, () => {
       try {
         this.#tls!.setSecureContext(this.#secureContext(options))
         log.info('certificates read again', { listener: this.name })
@@ -305,12 +333,24 @@ export class Listener {
         log.error('certificates changed and are not usable; those in force stay', { listener: this.name, err })
       }
     })
-    const days = certificateDaysLeft(readFileSync(path(options.certfile)))
-    if (days < 30)
-      log.warning('certificate expires soon', { listener: this.name, file: options.certfile, days: Math.floor(days) })
+    try {
+      const context = this.#secureContext(options)
+      this.#tls.setSecureContext(context)
+      this.#unwatch = unwatch
+      const days = certificateDaysLeft(context.cert as Buffer)
+      if (days < 30) log.warning('certificate expires soon', { listener: this.name, file: options.certfile, days })
+    } catch (err) {
+      unwatch()
+      throw err
+    }
   }
 
   // ── WebSocket ──────────────────────────────────────────────────────────────
+
+  #speakHttp(socket: net.Socket, arrival: Arrival): void {
+    this.#expect(arrival, 'WebSocket', this.#context.upgradeTimeout ?? 15_000)
+    this.#http!.emit('connection', socket)
+  }
 
   #webSocketServer(options: WebSocketOptions): http.Server {
     const { needsSubprotocol, maxPacketSize, log } = this.#context
@@ -320,14 +360,15 @@ export class Listener {
       maxPayload: maxPacketSize + 64 * 1024, // a message may hold many packets, but not end in the middle of memory
       handleProtocols: offered => ['mqtt', 'mqttv3.1'].find(p => offered.has(p)) ?? false
     })
-    const server = http.createServer({ headersTimeout: 15_000, requestTimeout: 15_000 }, (_request, response) => {
+    const server = http.createServer((_request, response) => {
       response.writeHead(426, { connection: 'close', 'content-type': 'text/plain' })
       response.end(`This is an MQTT listener: connect with a WebSocket to ${options.path}\n`)
     })
     server.on('upgrade', (request, socket, head) => {
       const [path] = (request.url ?? '/').split('?')
       const offered = (request.headers['sec-websocket-protocol'] ?? '').split(',').map(p => p.trim())
-      const arrival = this.#arrivals.get(endOf(socket as net.Socket))
+      const arrival = this.#arrivals.get(endsOf(socket as net.Socket))
+      socket.on('error', () => {}) // http.Server does not listen for it any more
       if (arrival === undefined) return socket.destroy()
       if (path !== options.path) return refuse(socket, '404 Not Found', `no MQTT at ${path}; it is at ${options.path}`)
       if (needsSubprotocol && !offered.includes('mqtt') && !offered.includes('mqttv3.1')) {
@@ -336,10 +377,14 @@ export class Listener {
       const peer = announcedPeer(request, arrival.peer, options)
       if (!this.#allowed(peer.address)) return refuse(socket, '403 Forbidden', 'denied by an access rule')
       sockets.handleUpgrade(request, socket, head, ws => {
+        ws.on('error', () => {}) // the stream hears the first, and there may be more
+        // Before the stream hears of the frame, which takes text for bytes.
         ws.on('message', (_data, isBinary) => {
-          if (!isBinary) ws.close(1003, 'binary frames only') // [MQTT-6.0.0-1]
+          if (isBinary) return
+          ws.close(1003, 'binary frames only') // [MQTT-6.0.0-1]
+          connection.fault('a WebSocket text frame')
         })
-        this.#hand(streamOf(ws), { ...arrival, peer }, hasOwnOrigin(request))
+        const connection = this.#hand(streamOf(ws), { ...arrival, peer }, hasOwnOrigin(request))
       })
     })
     server.on('clientError', (err, socket) => {
@@ -352,43 +397,48 @@ export class Listener {
 
 const tlsNames = { tlsv1: 'TLSv1', 'tlsv1.1': 'TLSv1.1', 'tlsv1.2': 'TLSv1.2', 'tlsv1.3': 'TLSv1.3' } as const
 
-const endOf = ({ remoteAddress, remotePort }: net.Socket): string => `${remoteAddress}|${remotePort}`
+const endsOf = ({ remoteAddress, remotePort, localAddress, localPort }: net.Socket): string =>
+  `${remoteAddress}|${remotePort}|${localAddress}|${localPort}`
 
 /** `CN` alone, or the whole subject as `C=DE,O=Home,CN=lamp`. */
-function nameOf({ subject }: X509Certificate, part: 'cn' | 'dn' | undefined): string | undefined {
-  const lines = (subject ?? '').split('\n')
-  if (part === 'dn') return lines.join(',')
-  return lines.find(line => line.startsWith('CN='))?.slice(3)
+function nameOf(certificate: X509Certificate, part: 'cn' | 'dn'): string | undefined {
+  if (part === 'dn') return certificate.subject?.split('\n').join(',')
+  // Not from `subject`, which escapes, and joins what stands in one RDN. Of several the first counts.
+  const { CN } = certificate.toLegacyObject().subject as { CN?: string | string[] }
+  return typeof CN === 'object' ? CN[0] : CN
 }
 
 /**
- * The client behind trusted proxies: the header's last address that is not itself a trusted proxy, since
- * all before it is hearsay. From anyone else the header counts for nothing.
+ * The client behind trusted proxies: each adds at the end whom it heard, so the last address that is not
+ * itself a trusted proxy counts, and all before it is hearsay. So is what stands before something that is no
+ * address. From anyone else the header counts for nothing.
  */
 function announcedPeer(request: http.IncomingMessage, peer: Peer, options: WebSocketOptions): Peer {
   const { proxyAddressHeader, proxyPortHeader, trustedProxies } = options
+  if (proxyAddressHeader === undefined) return peer
   const trusted = within(trustedProxies)
-  if (proxyAddressHeader === undefined || !trusted(peer.address)) return peer
-  const header = request.headers[proxyAddressHeader.toLowerCase()]
-  const hops = String(header ?? '')
-    .split(',')
-    .map(hop => undressed(hop.trim().replace(/^\[(.*)\]$/, '$1')))
-    .filter(hop => net.isIP(hop) !== 0)
-  const address = hops.findLast(hop => !trusted(hop)) ?? hops[0]
-  if (address === undefined) return peer
+  const hops = String(request.headers[proxyAddressHeader.toLowerCase()] ?? '').split(',')
+  let { address } = peer
+  while (trusted(address)) {
+    const before = addressIn(hops.pop()?.trim() ?? '')
+    if (before === undefined) break
+    address = before
+  }
+  if (address === peer.address) return peer
   const port = proxyPortHeader === undefined ? 0 : Number(request.headers[proxyPortHeader.toLowerCase()])
-  return { address, port: Number.isInteger(port) ? port : 0 }
+  return { address, port: Number.isInteger(port) && port >= 0 && port < 65536 ? port : 0 }
 }
 
 /**
  * Whether the request comes from a program, or from a page that this host serves. A page of any site can
- * open a WebSocket to 127.0.0.1, and must not be taken for this host's own user.
+ * open a WebSocket to 127.0.0.1, and must not be taken for this host's own user. That its origin is the host
+ * it asks for says nothing: a site's name can be made to resolve to 127.0.0.1 once its page is there.
  */
-function hasOwnOrigin({ headers: { origin, host } }: http.IncomingMessage): boolean {
+function hasOwnOrigin({ headers: { origin } }: http.IncomingMessage): boolean {
   if (origin === undefined) return true
   try {
-    const { hostname, host: from } = new URL(origin)
-    return from === host || hostname === 'localhost' || isLoopback(hostname.replace(/^\[(.*)\]$/, '$1'))
+    const { hostname } = new URL(origin)
+    return hostname === 'localhost' || isLoopback(hostname.replace(/^\[(.*)\]$/, '$1'))
   } catch {
     return false // `null`, of a sandboxed page or a file
   }

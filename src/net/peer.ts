@@ -1,5 +1,5 @@
 /** Who is at the other end of a socket, and whether a listener's rules let that address in. */
-import { BlockList, isIP } from 'node:net'
+import { BlockList, isIP, SocketAddress } from 'node:net'
 import type { AccessRule } from '../config/broker-options.js'
 import type { Network } from '../config/values.js'
 
@@ -8,17 +8,27 @@ export function undressed(address: string): string {
   return address.startsWith('::ffff:') && isIP(address.slice(7)) === 4 ? address.slice(7) : address
 }
 
+/** An address as somebody wrote it, brackets and port included, in its one spelling; undefined when it is none. */
+export function addressIn(text: string): string | undefined {
+  const bare = /^\[(.*)\](?::\d+)?$/.exec(text)?.[1] ?? /^([\d.]+):\d+$/.exec(text)?.[1] ?? text
+  if (isIP(bare) !== 6) return isIP(bare) === 4 ? bare : undefined
+  return undressed(new SocketAddress({ address: bare.replace(/%.*$/, ''), family: 'ipv6' }).address)
+}
+
 export function isLoopback(address: string): boolean {
   return address === '::1' || (isIP(address) === 4 && address.startsWith('127.'))
 }
 
-/** Whether an address is in one of the networks. */
+/** Whether an address is in one of the networks; no IPv4 address is in an IPv6 network, `::/0` included. */
 export function within(networks: readonly Network[]): (address: string) => boolean {
-  const list = new BlockList()
-  for (const { address, prefix, family } of networks) list.addSubnet(address, prefix, family)
+  const lists = { 4: new BlockList(), 6: new BlockList() }
+  for (const { address, prefix, family } of networks) {
+    lists[family === 'ipv4' ? 4 : 6].addSubnet(address, prefix, family)
+  }
   return address => {
     const version = isIP(address)
-    return version !== 0 && list.check(address, version === 4 ? 'ipv4' : 'ipv6')
+    if (version === 4) return lists[4].check(address, 'ipv4')
+    return version === 6 && lists[6].check(address, 'ipv6')
   }
 }
 

@@ -1,0 +1,553 @@
+/**
+ * One client's side of the control plane. It reads every packet, speaks the client's
+ * version of MQTT, and has aedes decide over CONNECT, SUBSCRIBE, UNSUBSCRIBE, PINGREQ
+ * and DISCONNECT: those go to aedes as MQTT 3.1.1, and its answers come back through
+ * here, with what only MQTT 5 can say added. Messages never get that far: PUBLISH and
+ * its acknowledgements go to the data plane at once.
+ *
+ * Packets take effect in the order in which they came: while one is being decided,
+ * the connection hands on no other.
+ */
+import { randomUUID } from 'node:crypto'
+import type { Admission, Identity } from '../access/access.js'
+import { OutgoingAliases } from '../delivery/encode.js'
+import type { Hub } from '../delivery/hub.js'
+import { Message } from '../delivery/message.js'
+import { type Gatekeeper, Publisher } from '../delivery/publisher.js'
+import type { Link, Session } from '../delivery/session.js'
+import type { Action, ClientInfo, EndReason } from '../hooks.js'
+import type { Log } from '../log.js'
+import type { Connection, Handler } from '../net/connection.js'
+import { type FrameFault, PacketType } from '../wire/frame.js'
+import {
+  ackWithReason,
+  type Connect,
+  connack,
+  disconnect,
+  readAck,
+  readConnect,
+  readDisconnect,
+  readSubscribe,
+  readUnsubscribe,
+  type Subscribe,
+  suback,
+  type Unsubscribe,
+  unsuback,
+  type Version
+} from '../wire/packets.js'
+import { encodeProperties, lengthBytes, type Properties, sized } from '../wire/properties.js'
+import { malformed, PacketError, protocolError, Reason, type ReasonCode } from '../wire/reason-codes.js'
+import { mounted, splitShared } from '../wire/topic.js'
+import { AedesStream } from './aedes-stream.js'
+import type { LastWill, Sessions } from './sessions.js'
+
+export interface FrontOptions {
+  /** Bytes. */
+  readonly maxClientidLen: number
+  readonly maxPacketSize: number
+  readonly keepaliveBackoff: number
+  /** Seconds that a session of MQTT 3 with clean session 0 lives on; the most that MQTT 5 may ask for. */
+  readonly sessionExpiry: number
+  readonly maxSubscriptions: number
+  readonly receiveMaximum: number
+  readonly topicAliasMaximum: number
+  readonly maxTopicLevels: number
+}
+
+/** What a front needs of the broker. */
+export interface Control {
+  readonly options: FrontOptions
+  readonly hub: Hub
+  readonly sessions: Sessions
+  readonly log: Log
+  /** Hands the stream to aedes. */
+  handle(stream: AedesStream): void
+  authorize(identity: Identity, action: Action, topic: string): boolean | Promise<boolean>
+  /** What plugins make of a message; undefined when none listens. */
+  readonly filter: ((message: Message) => Promise<Message | null>) | undefined
+  /** A publish was denied: true when the connection is to be ended for it. */
+  readonly denyDisconnects: boolean
+  /** Before aedes sees the stream. */
+  opened(front: Front, stream: AedesStream): void
+  connected(front: Front): void
+  subscribed(front: Front, filter: string, qos: number): void
+  unsubscribed(front: Front, filter: string): void
+}
+
+const reasonOf: Partial<Record<EndReason, ReasonCode>> = {
+  keepalive_timeout: Reason.KEEP_ALIVE_TIMEOUT,
+  takeover: Reason.SESSION_TAKEN_OVER,
+  kicked: Reason.ADMINISTRATIVE_ACTION,
+  shutdown: Reason.SERVER_SHUTTING_DOWN,
+  packet_too_large: Reason.PACKET_TOO_LARGE,
+  not_authorized: Reason.NOT_AUTHORIZED
+}
+
+/** MQTT 3's return codes, as aedes has them, and MQTT 5's words for the same. */
+const connackReason = new Map<number, ReasonCode>([
+  [2, Reason.CLIENT_IDENTIFIER_NOT_VALID],
+  [3, Reason.SERVER_UNAVAILABLE],
+  [4, Reason.BAD_USER_NAME_OR_PASSWORD],
+  [5, Reason.NOT_AUTHORIZED]
+])
+
+export class Front implements Handler, Gatekeeper, Link {
+  readonly connection: Connection
+  readonly #control: Control
+  readonly #stream: AedesStream
+  #connect: Connect | undefined
+  #clientId = ''
+  #identity: Identity | undefined
+  #session: Session | undefined
+  #publisher: Publisher | undefined
+  /** What aedes is deciding over. */
+  #asked: Subscribe | Unsubscribe | undefined
+  /** What MQTT 5 is told in place of the reason of the end. */
+  #fault: ReasonCode | undefined
+  #saidGoodbye = false
+  #willStays = false
+
+  constructor(connection: Connection, control: Control) {
+    this.connection = connection
+    this.#control = control
+    this.#stream = new AedesStream(
+      packet => this.#answered(packet),
+      () => this.connection.hangUp('closed')
+    )
+    connection.once('close', () => this.#closed())
+  }
+
+  start(): void {
+    this.connection.start(this)
+  }
+
+  // ── what the data plane asks of it ─────────────────────────────────────────
+
+  get out() {
+    return this.connection.out
+  }
+
+  /** How it is written to. */
+  get version(): 4 | 5 {
+    return this.#connect?.version === 5 ? 5 : 4
+  }
+
+  receiveMaximum = 65_535
+  maximumPacketSize = Number.POSITIVE_INFINITY
+  topicAliasMaximum = 0
+  aliases: OutgoingAliases | undefined = undefined
+  mountpoint = ''
+
+  get maxAwaitingRel(): number {
+    return this.#control.options.receiveMaximum
+  }
+
+  get maxTopicLevels(): number {
+    return this.#control.options.maxTopicLevels
+  }
+
+  get filter() {
+    return this.#control.filter
+  }
+
+  mayPublish(topic: string): boolean | Promise<boolean> {
+    return this.#control.authorize(this.#identity!, 'publish', topic)
+  }
+
+  denied(): boolean {
+    return this.#control.denyDisconnects
+  }
+
+  // ── what the rest of the control plane asks of it ──────────────────────────
+
+  get identity(): Identity | undefined {
+    return this.#identity
+  }
+
+  get session(): Session | undefined {
+    return this.#session
+  }
+
+  get clientId(): string {
+    return this.#clientId
+  }
+
+  /** What CONNECT says of the client, for those who judge it. */
+  info(username: string | undefined): ClientInfo {
+    const { peer, local, listener, certificateName } = this.connection.origin
+    const { cleanStart, keepAlive, version } = this.#connect!
+    return {
+      clientId: this.#clientId,
+      username: certificateName ?? username,
+      peer,
+      local,
+      listener,
+      cleanSession: cleanStart,
+      keepAlive,
+      protocolVersion: version,
+      connectedAt: new Date()
+    }
+  }
+
+  /** aedes asks for the filter by its place in the packet, which is the name that it was given for it. */
+  maySubscribe(place: string): boolean | Promise<boolean> {
+    const request = (this.#asked as Subscribe).requests[Number(place)]!
+    return this.#control.authorize(this.#identity!, 'subscribe', request.filter)
+  }
+
+  admitted(admission: Admission): void {
+    if (typeof admission !== 'string') this.#identity = admission
+  }
+
+  // ── packets ────────────────────────────────────────────────────────────────
+
+  packet = (bytes: Buffer, start: number, at: number, end: number): boolean => {
+    try {
+      const type = bytes[start]! >> 4
+      if (this.#publisher === undefined) return this.#first(type, bytes, at, end)
+      if (type === PacketType.PUBLISH) {
+        const wait = this.#publisher.publish(bytes, start, at, end)
+        if (wait === undefined) return true
+        this.#after(wait)
+        return false
+      }
+      return this.#other(type, bytes, at, end)
+    } catch (err) {
+      return this.#wrong(err)
+    }
+  }
+
+  #wrong(err: unknown): false {
+    if (!(err instanceof PacketError)) throw err
+    const { reason, message } = err
+    this.#control.log.warning('bad packet', { ...this.who(), why: message })
+    this.#fault = reason
+    this.connection.hangUp(reason === Reason.NOT_AUTHORIZED ? 'not_authorized' : 'protocol_error')
+    return false
+  }
+
+  #after(wait: Promise<void>): void {
+    wait.then(
+      () => this.connection.resume(),
+      (err: unknown) => {
+        if (!this.connection.closed) this.#wrong(err)
+      }
+    )
+  }
+
+  /** The first packet must be CONNECT [MQTT-3.1.0-1]; nothing else is looked at until it is accepted. */
+  #first(type: number, bytes: Buffer, at: number, end: number): boolean {
+    if (type !== PacketType.CONNECT) throw protocolError('the first packet is not CONNECT')
+    try {
+      this.#connect = readConnect(bytes, at, end)
+    } catch (err) {
+      if (!(err instanceof PacketError)) throw err
+      return this.#refuseConnect(err, versionSpoken(bytes, at, end))
+    }
+    const { clientId, version, cleanStart, properties } = this.#connect
+    if (properties.authenticationMethod !== undefined) {
+      return this.#refuseConnect(new PacketError(Reason.BAD_AUTHENTICATION_METHOD, 'no such authentication method'), 5)
+    }
+    const idTooLong = Buffer.byteLength(clientId) > this.#control.options.maxClientidLen
+    if (idTooLong || (clientId === '' && (version === 3 || (version === 4 && !cleanStart)))) {
+      return this.#refuseConnect(new PacketError(Reason.CLIENT_IDENTIFIER_NOT_VALID, 'client identifier'), version)
+    }
+    this.#clientId = clientId === '' ? `auto-${randomUUID()}` : clientId // [MQTT-3.1.3-6]
+    this.receiveMaximum = properties.receiveMaximum ?? 65_535
+    this.maximumPacketSize = properties.maximumPacketSize ?? Number.POSITIVE_INFINITY
+    this.topicAliasMaximum = this.#control.options.topicAliasMaximum
+    const aliases = Math.min(properties.topicAliasMaximum ?? 0, this.topicAliasMaximum)
+    if (aliases > 0) this.aliases = new OutgoingAliases(aliases)
+    this.#control.opened(this, this.#stream)
+    this.#control.handle(this.#stream)
+    this.#stream.push(connectOf(this.#clientId, this.#connect))
+    return false
+  }
+
+  #refuseConnect({ reason, message }: PacketError, version: number | undefined): false {
+    this.#control.log.warning('CONNECT refused', { ...this.who(), why: message })
+    const code =
+      version === 5
+        ? reason
+        : reason === Reason.UNSUPPORTED_PROTOCOL_VERSION
+          ? 1
+          : reason === Reason.CLIENT_IDENTIFIER_NOT_VALID
+            ? 2
+            : undefined
+    if (version !== undefined && code !== undefined) {
+      const bytes = connack(version === 5 ? 5 : 4, false, code)
+      this.out.append(bytes, 0, bytes.length)
+    }
+    this.connection.hangUp(code === undefined ? 'protocol_error' : 'refused')
+    return false
+  }
+
+  #other(type: number, bytes: Buffer, at: number, end: number): boolean {
+    const version = this.#connect!.version
+    switch (type) {
+      case PacketType.PUBACK:
+      case PacketType.PUBREC:
+      case PacketType.PUBREL:
+      case PacketType.PUBCOMP:
+        this.#acknowledged(type, bytes, at, end)
+        return true
+      case PacketType.SUBSCRIBE:
+        this.#asked = readSubscribe(bytes, at, end, version)
+        this.#stream.push(subscribeOf(this.#asked))
+        return false
+      case PacketType.UNSUBSCRIBE:
+        this.#asked = readUnsubscribe(bytes, at, end, version)
+        this.#stream.push(unsubscribePlaceholder)
+        return false
+      case PacketType.PINGREQ:
+        if (at !== end) throw malformed('PINGREQ')
+        this.#stream.push(pingreq)
+        return true
+      case PacketType.DISCONNECT:
+        this.#disconnect(bytes, at, end)
+        return false
+      default: // a second CONNECT [MQTT-3.1.0-2], or AUTH without a method [MQTT-4.12.0-6]
+        throw protocolError(`packet type ${type} where it must not be`)
+    }
+  }
+
+  #acknowledged(type: number, bytes: Buffer, at: number, end: number): void {
+    let packetId: number
+    let reason = 0
+    if (end - at === 2) {
+      packetId = (bytes[at]! << 8) | bytes[at + 1]!
+      if (packetId === 0) throw protocolError('packet identifier 0')
+    } else {
+      ;({ packetId, reason } = readAck(bytes, at, end, this.#connect!.version))
+    }
+    const session = this.#session!
+    if (type === PacketType.PUBACK) session.acknowledged(packetId)
+    else if (type === PacketType.PUBCOMP) session.completed(packetId)
+    else if (type === PacketType.PUBREC) {
+      if (!session.received(packetId, reason >= 0x80) && reason < 0x80) this.#answer(0x62, packetId)
+    } else {
+      const known = this.#publisher!.release(packetId)
+      if (known) this.out.acknowledge(0x70, packetId)
+      else this.#answer(0x70, packetId)
+    }
+  }
+
+  /** PUBREL or PUBCOMP for an id that nobody knows: MQTT 5 says so, MQTT 3 goes on as if it did [MQTT-4.3.3-11]. */
+  #answer(header: number, packetId: number): void {
+    if (this.version !== 5) return this.out.acknowledge(header, packetId)
+    const bytes = ackWithReason(header, packetId, Reason.PACKET_IDENTIFIER_NOT_FOUND)
+    this.out.append(bytes, 0, bytes.length)
+  }
+
+  #disconnect(bytes: Buffer, at: number, end: number): void {
+    const { reason, properties } = readDisconnect(bytes, at, end, this.#connect!.version)
+    const { sessionExpiryInterval } = properties
+    if (sessionExpiryInterval !== undefined) {
+      if (sessionExpiryInterval > 0 && (this.#connect!.properties.sessionExpiryInterval ?? 0) === 0) {
+        throw protocolError('a session expiry where CONNECT had none') // [MQTT-3.14.2-2]
+      }
+      this.#control.sessions.setExpiry(this.#clientId, this.#capped(sessionExpiryInterval))
+    }
+    this.#saidGoodbye = true
+    this.#willStays = reason !== 0 // [MQTT-3.14.4-3]
+    this.#stream.push(disconnectPlain)
+    this.connection.hangUp('normal')
+  }
+
+  #capped(seconds: number): number {
+    return Math.min(seconds, this.#control.options.sessionExpiry)
+  }
+
+  // ── aedes' answers ─────────────────────────────────────────────────────────
+
+  #answered(packet: Buffer): void {
+    if (this.connection.closed) return
+    switch (packet[0]! >> 4) {
+      case PacketType.CONNACK:
+        return this.#connackFromAedes(packet[3]!)
+      case PacketType.SUBACK:
+        return this.#subackFromAedes(packet.subarray(packet.length - (this.#asked as Subscribe).requests.length))
+      case PacketType.UNSUBACK:
+        return this.#unsubackFromAedes()
+      case PacketType.PINGRESP:
+        return this.out.append(packet, 0, packet.length)
+    }
+  }
+
+  #connackFromAedes(code: number): void {
+    const connect = this.#connect!
+    const { version, cleanStart, properties } = connect
+    if (code !== 0 || this.#identity === undefined) {
+      const answer = connack(version, false, version === 5 ? (connackReason.get(code) ?? Reason.NOT_AUTHORIZED) : code)
+      this.out.append(answer, 0, answer.length)
+      this.connection.hangUp('refused')
+      return
+    }
+    const asked =
+      version === 5 ? (properties.sessionExpiryInterval ?? 0) : cleanStart ? 0 : this.#control.options.sessionExpiry
+    const expiry = this.#capped(asked)
+    const names = { '%c': this.#clientId, '%u': this.#identity.client.username ?? '%u' }
+    this.mountpoint = this.connection.origin.mountpoint.replace(/%[cu]/g, name => names[name as keyof typeof names])
+    const { session, present } = this.#control.sessions.open(this.#clientId, cleanStart, expiry)
+    this.#session = session
+    const answer = connack(version, present && version !== 3, 0, version === 5 ? this.#promises(asked, expiry) : {})
+    this.out.append(answer, 0, answer.length)
+    this.#publisher = new Publisher(this.#control.hub, session, this.out, this, version === 5)
+    this.connection.established(connect.keepAlive * 1000 * this.#control.options.keepaliveBackoff * 2)
+    this.#control.connected(this)
+    session.attach(this)
+    this.connection.resume()
+  }
+
+  /** What CONNACK tells a client of MQTT 5: where we have less than it may take for granted. */
+  #promises(askedExpiry: number, expiry: number): Properties {
+    const { receiveMaximum, maxPacketSize, topicAliasMaximum } = this.#control.options
+    return {
+      ...(expiry === askedExpiry ? {} : { sessionExpiryInterval: expiry }),
+      ...(this.#connect!.clientId === '' ? { assignedClientIdentifier: this.#clientId } : {}),
+      ...(receiveMaximum < 65_535 ? { receiveMaximum } : {}),
+      maximumPacketSize: maxPacketSize,
+      ...(topicAliasMaximum > 0 ? { topicAliasMaximum } : {})
+    }
+  }
+
+  /** Aedes has a code for each filter, in the order of the packet [MQTT-3.8.4-6]; retained messages follow it. */
+  #subackFromAedes(granted: Buffer): void {
+    const { packetId, requests, identifier } = this.#asked as Subscribe
+    const { hub, options } = this.#control
+    const session = this.#session!
+    const version = this.#connect!.version
+    const refusal = (reason: ReasonCode): number => (version === 5 ? reason : 0x80)
+    const feeds: (() => void)[] = []
+    const codes = requests.map((request, i) => {
+      const { qos, noLocal, retainAsPublished, retainHandling } = request
+      const filter = mounted(this.mountpoint, request.filter)
+      if (granted[i] === 0x80) return refusal(Reason.NOT_AUTHORIZED)
+      const full = options.maxSubscriptions > 0 && session.subscriptions.size >= options.maxSubscriptions
+      if (full && !session.subscriptions.has(filter)) return refusal(Reason.QUOTA_EXCEEDED)
+      const subscription = { subscriber: session, filter, qos, noLocal, retainAsPublished, identifier }
+      const { isNew } = hub.subscribe(subscription)
+      this.#control.subscribed(this, request.filter, qos)
+      const shared = splitShared(filter).group !== undefined // no retained messages (MQTT 5, section 4.8.2)
+      if (!shared && (retainHandling === 0 || (retainHandling === 1 && isNew))) {
+        feeds.push(() => session.feed(hub.retainedFor(subscription)))
+      }
+      return qos
+    })
+    const answer = suback(version, packetId, codes)
+    this.out.append(answer, 0, answer.length)
+    this.#asked = undefined
+    for (const feed of feeds) feed()
+    this.connection.resume()
+  }
+
+  #unsubackFromAedes(): void {
+    const { packetId, filters } = this.#asked as Unsubscribe
+    const codes = filters.map(filter => {
+      const was = this.#control.hub.unsubscribe(this.#session!, mounted(this.mountpoint, filter))
+      if (was) this.#control.unsubscribed(this, filter)
+      return was ? Reason.SUCCESS : Reason.NO_SUBSCRIPTION_EXISTED
+    })
+    const answer = unsuback(this.#connect!.version, packetId, codes)
+    this.out.append(answer, 0, answer.length)
+    this.#asked = undefined
+    this.connection.resume()
+  }
+
+  // ── the connection ─────────────────────────────────────────────────────────
+
+  fault(fault: FrameFault, why: string): void {
+    this.#control.log.warning('bad packet', { ...this.who(), why })
+    this.#fault = fault === 'too_large' ? Reason.PACKET_TOO_LARGE : Reason.MALFORMED_PACKET
+  }
+
+  drained(): void {
+    this.#session?.pump()
+  }
+
+  lastWords(reason: EndReason): Buffer | undefined {
+    if (this.#publisher === undefined || this.version !== 5) return undefined
+    const code = this.#fault ?? reasonOf[reason]
+    return code === undefined ? undefined : disconnect(code)
+  }
+
+  #closed(): void {
+    this.#stream.destroy()
+    const session = this.#session
+    if (session === undefined) return
+    this.#control.sessions.leave(session, this.#saidGoodbye && !this.#willStays ? undefined : this.#will())
+  }
+
+  #will(): LastWill | undefined {
+    const will = this.#connect?.will
+    const identity = this.#identity
+    if (will === undefined || identity === undefined) return undefined
+    const { topic, payload, qos, retain, properties, delay } = will
+    const { hub, log } = this.#control
+    const { mountpoint } = this
+    const publish = async (): Promise<void> => {
+      if (!(await this.#control.authorize(identity, 'publish', topic))) return
+      const { messageExpiryInterval, ...others } = properties
+      const bytes = encodeProperties({
+        ...others,
+        ...(messageExpiryInterval === undefined ? {} : { messageExpiryInterval })
+      })
+      let message: Message | null = Message.of(topic, payload, { qos, retain, from: identity.client.clientId }, bytes)
+      if (messageExpiryInterval !== undefined) message.expires(messageExpiryInterval, bytes.length - 4)
+      if (this.#control.filter !== undefined) message = await this.#control.filter(message)
+      if (message === null) return
+      if (mountpoint !== '') message = message.under(mountpoint)
+      if (message.retain) hub.retain(message)
+      hub.route(message)
+    }
+    return { delay, publish: () => void publish().catch((err: unknown) => log.error('will', { err })) }
+  }
+
+  who(): object {
+    const { peer, listener } = this.connection.origin
+    const id = this.#clientId === '' ? {} : { clientId: this.#clientId }
+    return { peer: `${peer.address}:${peer.port}`, listener, ...id }
+  }
+}
+
+// ── what aedes is handed, in MQTT 3.1.1 ──────────────────────────────────────
+
+const packet = (header: number, ...body: Buffer[]): Buffer => {
+  const all = Buffer.concat(body)
+  return Buffer.concat([Buffer.from([header]), lengthBytes(all.length), all])
+}
+
+/** Without session, keep alive and will, which are ours. */
+function connectOf(clientId: string, { username, password }: Connect): Buffer {
+  // MQTT 3.1.1 has no password without a user name [MQTT-3.1.2-22]
+  const hasName = username !== undefined || password !== undefined
+  const flags = 2 | (hasName ? 0x80 : 0) | (password === undefined ? 0 : 0x40)
+  const parts = [sized(Buffer.from('MQTT')), Buffer.from([4, flags, 0, 0]), sized(Buffer.from(clientId))]
+  if (hasName) parts.push(sized(Buffer.from(username ?? '')))
+  if (password !== undefined) parts.push(sized(password))
+  return packet(0x10, ...parts)
+}
+
+/** Each filter under the name of its place, so that aedes neither merges nor judges them. */
+function subscribeOf({ requests }: Subscribe): Buffer {
+  return packet(
+    0x82,
+    Buffer.from([0, 1]),
+    ...requests.map(({ qos }, i) => Buffer.concat([sized(Buffer.from(String(i))), Buffer.from([qos])]))
+  )
+}
+
+const unsubscribePlaceholder = packet(0xa2, Buffer.from([0, 1]), sized(Buffer.from('0')))
+const pingreq = Buffer.from([0xc0, 0])
+const disconnectPlain = Buffer.from([0xe0, 0])
+
+/** The version that a CONNECT names which is wrong further on; undefined when it names none. */
+function versionSpoken(bytes: Buffer, at: number, end: number): Version | undefined {
+  if (end - at < 7) return undefined
+  const nameEnd = at + 2 + bytes.readUInt16BE(at)
+  if (nameEnd >= end) return undefined
+  const name = bytes.toString('latin1', at + 2, nameEnd)
+  const level = bytes[nameEnd]! & 0x7f
+  if (name === 'MQTT') return level >= 5 ? 5 : 4 // a later one is told in MQTT 5's words [MQTT-3.1.2-2]
+  return name === 'MQIsdp' ? 3 : undefined
+}
