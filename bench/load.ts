@@ -1,0 +1,203 @@
+/**
+ * The load: raw sockets and prebuilt packets, since a client library would be the
+ * bottleneck. A worker thread opens publishers and subscribers against one broker and
+ * keeps a bounded number of messages under way; each payload holds its publisher, its
+ * number and the time, so that what is lost, doubled or out of order is seen.
+ */
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { parentPort, workerData } from 'node:worker_threads'
+import { PacketType } from '../src/wire/frame.js'
+
+export interface Workload {
+  readonly shape: 'fan-in' | 'fan-out' | 'pairs'
+  readonly publishers: number
+  readonly subscribers: number
+  readonly qos: 0 | 1 | 2
+  /** Bytes of payload, 24 at least. */
+  readonly size: number
+  readonly seconds: number
+  /** 4 is MQTT 3.1.1. */
+  readonly version: 4 | 5
+}
+
+export interface Outcome {
+  readonly delivered: number
+  readonly seconds: number
+  readonly lost: number
+  readonly doubled: number
+  readonly outOfOrder: number
+  /** Milliseconds. */
+  readonly p50: number
+  readonly p99: number
+}
+
+/** Messages of one publisher that may be under way: 50 of them stay within the queue of 1000 that brokers have by default. */
+const window = 16
+
+const string = (text: string): Buffer => {
+  const bytes = Buffer.from(text)
+  return Buffer.concat([Buffer.from([bytes.length >> 8, bytes.length & 255]), bytes])
+}
+
+const packet = (header: number, ...body: Buffer[]): Buffer => {
+  const all = Buffer.concat(body)
+  const length: number[] = []
+  for (let rest = all.length; ; rest >>= 7) {
+    length.push(rest > 127 ? (rest & 127) | 128 : rest)
+    if (rest <= 127) break
+  }
+  return Buffer.concat([Buffer.from([header, ...length]), all])
+}
+
+/** Bytes to send, joined until the event loop comes round. */
+class Sender {
+  readonly #socket: Socket
+  #parts: Buffer[] = []
+
+  constructor(socket: Socket) {
+    this.#socket = socket
+  }
+
+  send(bytes: Buffer): void {
+    if (this.#parts.push(bytes) === 1) setImmediate(() => this.#flush())
+  }
+
+  #flush(): void {
+    this.#socket.write(this.#parts.length === 1 ? this.#parts[0]! : Buffer.concat(this.#parts))
+    this.#parts = []
+  }
+}
+
+type OnPacket = (bytes: Buffer, start: number, at: number, end: number) => void
+
+/** Resolves when the broker has accepted the connection. */
+async function open(port: number, id: string, version: number, take: OnPacket): Promise<Sender> {
+  const socket = connect({ port, host: '127.0.0.1', noDelay: true })
+  await once(socket, 'connect')
+  const sender = new Sender(socket)
+  const cut = cutter(take)
+  const accepted = new Promise<void>(resolve => {
+    socket.on('data', chunk => cut(chunk as Buffer, resolve))
+  })
+  const properties = version === 5 ? Buffer.from([0]) : Buffer.alloc(0)
+  sender.send(packet(0x10, string('MQTT'), Buffer.from([version, 2, 0, 0]), properties, string(id)))
+  await accepted
+  return sender
+}
+
+function cutter(take: OnPacket): (chunk: Buffer, accepted: () => void) => void {
+  let rest: Buffer = Buffer.alloc(0)
+  return (chunk, accepted) => {
+    const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk])
+    let at = 0
+    for (;;) {
+      let body = at + 1
+      let length = 0
+      let shift = 0
+      let byte = 128
+      while (byte > 127 && body < bytes.length) {
+        byte = bytes[body++]!
+        length |= (byte & 127) << shift
+        shift += 7
+      }
+      if (byte > 127 || body + length > bytes.length) break
+      const type = bytes[at]! >> 4
+      if (type === PacketType.CONNACK || type === PacketType.SUBACK) accepted()
+      take(bytes, at, body, body + length)
+      at = body + length
+    }
+    rest = bytes.subarray(at)
+  }
+}
+
+async function run(port: number, load: Workload): Promise<Outcome> {
+  const { shape, publishers, subscribers, qos, size, version, seconds } = load
+  const topicOf = (i: number): string => (shape === 'pairs' ? `bench/${i}` : 'bench/all')
+  const receivers = shape === 'fan-out' ? subscribers : 1
+  const next: number[] = new Array(publishers).fill(0)
+  /** Deliveries still to come, of each publisher. */
+  const pending: number[] = new Array(publishers).fill(0)
+  const acknowledged: number[] = new Array(publishers).fill(0)
+  const latencies: number[] = []
+  let delivered = 0
+  let doubled = 0
+  let outOfOrder = 0
+  let measuring = false
+  let stopping = false
+  const senders: Sender[] = []
+  const properties = version === 5 ? Buffer.from([0]) : Buffer.alloc(0)
+
+  const publish = (i: number): void => {
+    const room = window * receivers
+    while (!stopping && pending[i]! + receivers <= room && (qos === 0 || next[i]! - acknowledged[i]! < window)) {
+      const n = next[i]!++
+      pending[i]! += receivers
+      const payload = Buffer.alloc(size)
+      payload.writeUInt32BE(i, 0)
+      payload.writeUInt32BE(n, 4)
+      payload.writeDoubleBE(performance.now(), 8)
+      const id = (n % 65_535) + 1
+      const packetId = qos === 0 ? Buffer.alloc(0) : Buffer.from([id >> 8, id & 255])
+      senders[i]!.send(packet(0x30 | (qos << 1), string(topicOf(i)), packetId, properties, payload))
+    }
+  }
+
+  for (let s = 0; s < subscribers; s++) {
+    const last: number[] = new Array(publishers).fill(-1)
+    const sender = await open(port, `bench-s${s}`, version, (bytes, start, at, end) => {
+      const type = bytes[start]! >> 4
+      if (type === PacketType.PUBREL) sender.send(Buffer.from([0x70, 2, bytes[at]!, bytes[at + 1]!]))
+      if (type !== PacketType.PUBLISH) return
+      const topic = (bytes[at]! << 8) | bytes[at + 1]!
+      const granted = (bytes[start]! >> 1) & 3
+      const id = at + 2 + topic
+      if (granted === 1) sender.send(Buffer.from([0x40, 2, bytes[id]!, bytes[id + 1]!]))
+      if (granted === 2) sender.send(Buffer.from([0x50, 2, bytes[id]!, bytes[id + 1]!]))
+      const payload = end - size
+      const from = bytes.readUInt32BE(payload)
+      const n = bytes.readUInt32BE(payload + 4)
+      if (n === last[from]) doubled++
+      else if (n < last[from]!) outOfOrder++
+      else last[from] = n
+      pending[from]!--
+      if (measuring) {
+        delivered++
+        if ((delivered & 15) === 0) latencies.push(performance.now() - bytes.readDoubleBE(payload + 8))
+      }
+      publish(from)
+    })
+    sender.send(packet(0x82, Buffer.from([0, 1]), properties, string(topicOf(s)), Buffer.from([qos])))
+  }
+  await sleep(200)
+  for (let i = 0; i < publishers; i++) {
+    senders[i] = await open(port, `bench-p${i}`, version, (bytes, start, at) => {
+      const type = bytes[start]! >> 4
+      if (type === PacketType.PUBACK || type === PacketType.PUBCOMP) acknowledged[i]!++
+      if (type === PacketType.PUBREC) senders[i]!.send(Buffer.from([0x62, 2, bytes[at]!, bytes[at + 1]!]))
+      if (type !== PacketType.CONNACK) publish(i)
+    })
+  }
+  for (let i = 0; i < publishers; i++) publish(i)
+  await sleep(500)
+  parentPort!.postMessage('measuring')
+  measuring = true
+  const began = performance.now()
+  await sleep(seconds * 1000)
+  measuring = false
+  const took = (performance.now() - began) / 1000
+  parentPort!.postMessage('measured')
+  stopping = true
+  await sleep(500)
+  const lost = pending.reduce((sum, n) => sum + Math.max(0, n), 0)
+  latencies.sort((a, b) => a - b)
+  const percentile = (p: number): number => latencies[Math.floor(latencies.length * p)] ?? Number.NaN
+  return { delivered, seconds: took, lost, doubled, outOfOrder, p50: percentile(0.5), p99: percentile(0.99) }
+}
+
+if (parentPort !== null) {
+  const { port, load } = workerData as { port: number; load: Workload }
+  parentPort.postMessage(await run(port, load))
+  process.exit()
+}
