@@ -61,7 +61,7 @@ export class Hub {
   }
 
   /** What is retained under the filter, for a new subscription to it. */
-  *retainedFor({ filter, qos, identifier }: Subscription<Session>): Generator<Outgoing> {
+  *retainedFor({ subscriber, filter, qos, noLocal, identifier }: Subscription<Session>): Generator<Outgoing> {
     const identifiers = identifier === 0 ? undefined : [identifier]
     for (const message of this.retained.match(splitShared(filter).filter)) {
       const granted = Math.min(qos, message.qos) as QoS as QoS

@@ -151,16 +151,17 @@ export class Session {
   pump(): void {
     const link = this.#link
     if (link === undefined) return
-    while (this.#resend.length > 0 && this.#unacknowledged < this.#window && !link.out.congested) {
+    while (this.#resend.length > 0 && this.#unacknowledged < this.#window && !link.out.full) {
       this.#sendAgain(link, this.#resend.pop()!)
     }
-    while (this.#resend.length === 0 && this.#unacknowledged < this.#window && !link.out.congested) {
+    while (this.#resend.length === 0 && this.#unacknowledged < this.#window && !link.out.full) {
       const pending = this.#next()
       if (pending === undefined) break
       if (pending.message.expiredAt(Date.now())) continue // [MQTT-3.3.2-5]
       if (pending.qos === 0) this.#send0(link, pending.message, pending.retain, pending.identifiers)
       else this.#send(link, pending)
     }
+    if (link.out.full && this.#hasWaiting) link.out.callWhenRoomy()
   }
 
   #next(): Outgoing | undefined {

@@ -41,7 +41,7 @@ export interface Handler {
   readonly packet: Take
   /** The stream of bytes is wrong; the connection is about to end. */
   fault(fault: FrameFault, why: string): void
-  /** The peer has taken what waited for it. */
+  /** There is room for what had to wait. */
   drained(): void
   /** What is still to be said to a peer whose connection ends for this reason. */
   lastWords(reason: EndReason): Buffer | undefined
@@ -79,7 +79,12 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
   constructor(transport: Duplex, origin: Origin, wheel: DeadlineWheel, options: ConnectionOptions) {
     super()
     this.origin = origin
-    this.out = new Outbox(transport, options.maxPending, () => this.#stall())
+    this.out = new Outbox(
+      transport,
+      options.maxPending,
+      () => this.#stall(),
+      () => this.#roomy()
+    )
     this.#transport = transport
     this.#options = options
     this.#wheel = wheel
@@ -249,6 +254,9 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
     clearTimeout(this.#stalled)
     this.#stalled = undefined
     this.out.drained()
+  }
+
+  #roomy(): void {
     if (!this.#closed) this.#handler?.drained()
   }
 }

@@ -29,6 +29,8 @@ export class Outbox {
   readonly #transport: Writable
   readonly #limit: number
   readonly #stalled: () => void
+  readonly #roomy: () => void
+  #wanted = false
   #dirty = false
   #congested = false
   #closed = false
@@ -36,11 +38,23 @@ export class Outbox {
   /**
    * @param limit bytes that may wait, here and in the transport, before the peer counts as slow.
    * @param stalled called when the transport takes no more for now.
+   * @param roomy called after callWhenRoomy().
    */
-  constructor(transport: Writable, limit: number, stalled: () => void) {
+  constructor(transport: Writable, limit: number, stalled: () => void, roomy: () => void) {
     this.#transport = transport
     this.#limit = limit
     this.#stalled = stalled
+    this.#roomy = roomy
+  }
+
+  /** Whether what can wait elsewhere should: there is enough for one write. Ask callWhenRoomy() when it is not. */
+  get full(): boolean {
+    return this.#congested || this.length > this.#limit
+  }
+
+  /** Has `roomy` called once there is room again. */
+  callWhenRoomy(): void {
+    this.#wanted = true
   }
 
   /** Whether the peer reads too slowly for what waits already; `drained` of the connection tells of its end. */
@@ -99,11 +113,20 @@ export class Outbox {
     this.length = 0
     if (!this.#transport.write(bytes)) this.#stalled()
     this.#congested = this.#transport.writableLength > this.#limit
+    if (!this.#congested) this.#tell()
+  }
+
+  #tell(): void {
+    if (!this.#wanted) return
+    this.#wanted = false
+    this.#roomy()
   }
 
   /** The transport has sent what it had. */
   drained(): void {
     this.#congested = false
+    this.#wanted = true
+    this.#tell()
   }
 
   /** Nothing is sent any more. */

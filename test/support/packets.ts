@@ -95,6 +95,9 @@ export class Peer implements Link {
   #reads = true
   #waiting: (() => void)[] = []
 
+  /** Called when there is room again, as the connection does. */
+  roomy = (): void => {}
+
   /** @param limit bytes that may wait before it counts as slow. */
   constructor({
     version = 5,
@@ -112,7 +115,12 @@ export class Peer implements Link {
         else this.#waiting.push(done)
       }
     })
-    this.out = new Outbox(transport, limit, () => {})
+    this.out = new Outbox(
+      transport,
+      limit,
+      () => {},
+      () => this.roomy()
+    )
   }
 
   /** What has come since it was last asked. */
