@@ -158,9 +158,9 @@ export class Hooks {
     let current = value
     for (const { owner, handler } of this.#list(name)) {
       try {
-        const next: Values[N] | null = await this.#inTime(handler(current))
+        const next: Values[N] | null | undefined = await this.#inTime(handler(current))
         if (next === null) return null
-        current = next
+        if (next !== undefined) current = next // a handler in JavaScript that only looks returns nothing
       } catch (err) {
         this.#failed(owner, name, err)
       }

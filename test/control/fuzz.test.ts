@@ -7,14 +7,13 @@ import net from 'node:net'
 import { test } from 'node:test'
 import {
   client,
-  connectPacket,
   disconnect,
+  lengthBytes,
   next,
   packet,
   pingreq,
   publishPacket,
   startServer,
-  subscribePacket,
   text,
   until
 } from '../support/server.js'
@@ -56,47 +55,59 @@ const names = [
   'x'.repeat(70_000)
 ]
 const id = (): Buffer => pick([Buffer.from([0, 1]), Buffer.from([0, 0]), Buffer.from([255, 255]), noise(3)])
-const qos = (): number => pick([0, 1, 2, 3])
+
+/** Properties of MQTT 5: any of them in any number, mostly well-formed, and not asking where they belong. */
+function properties(version: number): Buffer {
+  if (version < 5) return Buffer.alloc(0)
+  if (roll(1) < 0.1) return noise(12)
+  const one = (): Buffer => {
+    const word = text(pick(names).slice(0, 100))
+    const number = Buffer.from([pick([0x02, 0x11, 0x18, 0x27]), 0, 0, 0, upTo(4)])
+    const short = Buffer.from([pick([0x13, 0x21, 0x22, 0x23]), 0, upTo(4)])
+    const byte = Buffer.from([pick([0x01, 0x0b, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2a]), upTo(3)])
+    const words = Buffer.concat([Buffer.from([pick([0x03, 0x08, 0x09, 0x12, 0x15, 0x16, 0x1f])]), word])
+    return pick([number, short, byte, words, Buffer.concat([Buffer.from([0x26]), word, word])])
+  }
+  const all = Buffer.concat(Array.from({ length: upTo(3) }, one))
+  return Buffer.concat([lengthBytes(all.length), all])
+}
 
 /** A packet of each kind, mostly good. */
-const kinds: readonly (() => Buffer)[] = [
-  () =>
-    connectPacket({
-      id: pick([...names, 'c1', 'c2', 'c3']),
-      clean: roll(1) < 0.5,
-      level: pick([4, 4, 4, 3, 5, 0, 0x84])
-    }),
-  () =>
-    packet(
+const kinds: readonly ((version: number) => Buffer)[] = [
+  v => connect(pick([...names, 'c1', 'c2', 'c3']), pick([v, v, v, 3, 0, 6, 0x84])),
+  v => {
+    const will = [properties(v), text(pick(names)), text('x')]
+    return packet(
       0x10,
       text('MQTT'),
-      4,
+      v,
       upTo(256),
       0,
       1,
+      properties(v),
       text(pick(names)),
-      text(pick(names)),
-      text('x'),
+      ...will,
       text('u'),
       text('p')
-    ),
-  () => packet(0x30 | upTo(16), text(pick(names)), ...(roll(1) < 0.7 ? [id()] : []), noise(50)),
+    )
+  },
+  v => packet(0x30 | upTo(16), text(pick(names)), ...(roll(1) < 0.7 ? [id()] : []), properties(v), noise(50)),
   () => publishPacket(pick(names), noise(20), { qos: upTo(3), retain: roll(1) < 0.3, id: upTo(4) }),
-  () => packet(pick([0x40, 0x50, 0x62, 0x70]), id()),
-  () =>
-    subscribePacket(
-      [
-        [pick(names), qos()],
-        [pick(names), qos()]
-      ],
-      upTo(3)
-    ),
-  () => packet(0x82, id(), text(pick(names))),
-  () => packet(0xa2, id(), text(pick(names))),
+  v => packet(0x33, text(pick(names)), id(), properties(v), noise(20)),
+  v => packet(pick([0x40, 0x50, 0x62, 0x70]), id(), ...(v === 5 ? [pick([0, 0x10, 0x80]), properties(v)] : [])),
+  v => packet(0x82, id(), properties(v), ...[1, 2].flatMap(() => [text(pick(names)), pick([0, 1, 2, 3, upTo(256)])])),
+  v => packet(0x82, id(), properties(v), text(pick(names))),
+  v => packet(0xa2, id(), properties(v), text(pick(names))),
   () => pingreq,
-  () => disconnect,
+  v => (v === 5 ? packet(0xe0, pick([0, 4, 0x81]), properties(v)) : disconnect),
+  v => packet(0xf0, upTo(256), properties(v)),
   () => packet(upTo(256), noise(100))
 ]
+
+function connect(clientId: string, version: number): Buffer {
+  const flags = roll(1) < 0.5 ? 2 : 0
+  return packet(0x10, text('MQTT'), version, flags, 0, upTo(3), properties(version), text(clientId))
+}
 
 /** One of many ways to spoil bytes. */
 function spoil(bytes: Buffer): Buffer {
@@ -124,10 +135,10 @@ function spoil(bytes: Buffer): Buffer {
 }
 
 /** What one connection sends behind a good CONNECT or without one, in the pieces in which it sends it. */
-function script(): Buffer[] {
+function script(version: number): Buffer[] {
   const parts: Buffer[] = []
   for (let n = upTo(6); n >= 0; n--) {
-    const good = pick(kinds)()
+    const good = pick(kinds)(version)
     parts.push(roll(1) < 0.5 ? good : roll(1) < 0.8 ? spoil(good) : noise(200))
   }
   const bytes = Buffer.concat(parts)
@@ -140,11 +151,15 @@ async function attack(port: number): Promise<void> {
   const socket = net.connect(port, '127.0.0.1')
   socket.on('error', () => {}).resume()
   const closed = next(socket, 'close')
+  const version = pick([3, 4, 4, 5, 5, 5])
   if (roll(1) < 0.85) {
-    socket.write(connectPacket({ id: `f${upTo(50)}`, clean: roll(1) < 0.5, keepAlive: upTo(3) }))
+    const flags = pick([0, 2])
+    const name = version === 3 ? 'MQIsdp' : 'MQTT'
+    const promises = version < 5 ? [] : [pick([Buffer.from([0]), Buffer.from([5, 0x11, 0, 0, 0, upTo(3)])])]
+    socket.write(packet(0x10, text(name), version, flags, 0, upTo(3), ...promises, text(`f${upTo(50)}`)))
     if (roll(1) < 0.7) await Promise.race([next(socket, 'data'), closed]) // its CONNACK
   }
-  for (const piece of script()) {
+  for (const piece of script(version)) {
     socket.write(piece)
     if (roll(1) < 0.5) await new Promise(setImmediate)
   }
