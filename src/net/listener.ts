@@ -58,6 +58,8 @@ interface Arrival {
   /** As accepted, whatever TLS and WebSocket make of it. */
   readonly socket: net.Socket
   readonly peer: Peer
+  /** False where a proxy does not say for whom it connects: its address is not the client's. */
+  readonly isKnown: boolean
   readonly certificateName: string | undefined
 }
 
@@ -179,10 +181,11 @@ export class Listener {
       if (this.#sockets.size < maxClients * 0.9) this.#crowded = false
     })
     const peer = { address: undressed(socket.remoteAddress ?? ''), port: socket.remotePort ?? 0 }
-    if (!proxyProtocol) return this.#arrived({ socket, peer, certificateName: undefined })
+    if (!proxyProtocol) return this.#arrived({ socket, peer, isKnown: true, certificateName: undefined })
     readProxyHeader(socket, proxyProtocolTimeout).then(
       ({ source, certificateName }) => {
-        if (!socket.destroyed) this.#arrived({ socket, peer: source ?? peer, certificateName })
+        if (socket.destroyed) return
+        this.#arrived({ socket, peer: source ?? peer, isKnown: source !== undefined, certificateName })
       },
       (err: unknown) => this.#turnAway(socket, peer, messageOf(err))
     )
@@ -219,12 +222,12 @@ export class Listener {
   }
 
   /** @param ownOrigin false for a web page of another site in a browser, which is not "this host" whatever its address. */
-  #hand(transport: Duplex, { socket, peer, certificateName }: Arrival, ownOrigin: boolean): Connection {
+  #hand(transport: Duplex, { socket, peer, isKnown, certificateName }: Arrival, ownOrigin: boolean): Connection {
     clearTimeout(this.#patience.get(socket))
     const { mountpoint, sendTimeout, sendTimeoutClose, rateLimit, peerCertAsUsername } = this.#options
     const connection = this.#context.establish(transport, {
       peer,
-      local: ownOrigin && isLoopback(peer.address),
+      local: ownOrigin && isKnown && isLoopback(peer.address),
       listener: this.name,
       certificateName: peerCertAsUsername === undefined ? undefined : certificateName,
       mountpoint,

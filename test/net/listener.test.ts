@@ -401,6 +401,13 @@ describe('Listener', { concurrency: 4 }, () => {
         assert.equal((await raw.read(4))[3], code)
       }
     })
+
+    test('Listener does not take a proxy that announces nobody for this host', async t => {
+      const running = await startServer(t, { conf: listen('tcp', { proxy_protocol: 'on' }) })
+      const raw = await RawClient.connect(t, running)
+      raw.send(Buffer.from('PROXY UNKNOWN\r\n'), connectPacket())
+      assert.equal((await raw.read(4))[3], 4)
+    })
   })
 
   describe('PROXY protocol', { concurrency: 3 }, () => {
