@@ -77,7 +77,10 @@ export function createLog(...given: Sink[]): LogRoot {
       }
     },
     async close() {
-      await Promise.all([...sinks].map(sink => sink.close?.()))
+      const closing = [...sinks]
+      sinks.clear() // what is said from now on, nobody hears
+      settle()
+      await Promise.all(closing.map(sink => sink.close?.()))
     }
   }
 }
@@ -107,18 +110,29 @@ interface LogEvent {
   readonly time: string
   readonly name?: string
   readonly msg: string
-  readonly err?: { type: string; message: string; stack?: string }
+  /** Anything may be thrown; pino takes an Error apart. */
+  readonly err?: { type: string; message: string; stack?: string } | string | number | boolean | null
   readonly [field: string]: unknown
 }
 
 /** `2026-11-22 21:15:49.123 [info] auth_pgsql: lost an idle connection host=db`. A stack follows for bugs only. */
 export function toText({ level, time, name, msg, err, ...fields }: LogEvent): string {
   const tail = Object.entries(fields).map(([k, v]) => ` ${k}=${quoted(v)}`)
-  const cause = err === undefined ? '' : `: ${err.message}${bug(err) ? `\n${err.stack ?? ''}` : ''}`
-  return `${time.replace('T', ' ').replace('Z', '')} [${level}] ${name === undefined ? '' : `${name}: `}${msg}${tail.join('')}${cause}\n`
+  const cause = err === undefined ? '' : `: ${reason(err)}`
+  const head = `${time.replace('T', ' ').replace('Z', '')} [${level}] ${name === undefined ? '' : `${name}: `}`
+  return `${oneEvent(head + msg + tail.join('') + cause)}\n`
 }
 
-const bug = ({ type }: { type: string }): boolean => /^(Type|Reference|Range|Assertion)Error$/.test(type)
+function reason(err: NonNullable<LogEvent['err']> | null): string {
+  if (typeof err !== 'object' || err === null) return String(err)
+  return err.message === undefined ? JSON.stringify(err) : isBug(err) ? (err.stack ?? err.message) : err.message
+}
+
+const isBug = ({ type }: { type: string }): boolean => /^(Type|Reference|Range|Assertion)Error$/.test(type)
+
+/** Lines after the first are set in, so that no text from outside can pass for an event; nor does it ring a bell. */
+const oneEvent = (text: string): string =>
+  text.replace(/\r?\n/g, '\n    ').replace(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/g, '·')
 
 /** A value that a shell or a person can tell from its neighbours; what a client chose cannot forge a line. */
 function quoted(value: unknown): string {

@@ -1,4 +1,5 @@
 /** Everything under etc/ that a start needs, read and checked together, so that one run shows all problems. */
+import { existsSync } from 'node:fs'
 import { type AclRules, parseAcl } from './access/acl-file.js'
 import { type BrokerOptions, brokerConf, brokerSchema } from './config/broker-options.js'
 import { readConfig, readText } from './config/config.js'
@@ -14,6 +15,12 @@ export interface Settings {
 
 /** Throws a ConfigError with the problems of etc/broker.conf and of the ACL file it names. */
 export function readSettings(home: Home, env: NodeJS.ProcessEnv = process.env): Settings {
+  if (!existsSync(home.conf)) {
+    throw new BrokerError(
+      'CONFIG_INVALID',
+      `${home.root} is not a home of the broker: it has no etc/broker.conf.\nMake it one with \`broker init <dir>\`, or name another with --home <dir>.`
+    )
+  }
   let options: BrokerOptions | undefined
   const file = home.path('etc/acl.conf')
   const aclFile = (): string => (options === undefined ? file : home.path(options.mqtt.aclFile))

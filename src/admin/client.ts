@@ -26,41 +26,64 @@ export class AdminClient {
   async send(name: string, args: object): Promise<unknown> {
     const path = `/${name.split(' ').map(encodeURIComponent).join('/')}`
     const response = await this.#request('POST', path, JSON.stringify(args))
-    const body = JSON.parse(await textOf(response)) as { error?: { code?: ErrorCode; message: string } }
+    let text: string
+    try {
+      text = await textOf(response)
+    } catch (cause) {
+      throw this.#unreachable(cause as Error) // it ended in the middle of its answer
+    }
+    const body = JSON.parse(text) as { error?: { code?: ErrorCode; message: string } }
     if (response.statusCode === 200) return body
     const { code, message } = body.error ?? { message: `status ${response.statusCode}` }
     if (code === undefined) throw new Error(`the broker failed: ${message}; its log has more`)
     throw new BrokerError(code, message)
   }
 
-  /** Calls `take` with each line of the log from now on; resolves when the broker ends it. */
+  /** Calls `take` with each line of the log from now on; resolves when the broker ends, or `signal` is aborted. */
   async followLog(
-    options: { format: 'text' | 'json'; level: string; signal: AbortSignal },
+    { format, level, signal }: { format: 'text' | 'json'; level: string; signal: AbortSignal },
     take: (line: string) => void
   ): Promise<void> {
-    const response = await this.#request('GET', `/log?format=${options.format}&level=${options.level}`, '')
-    options.signal.addEventListener('abort', () => response.destroy(), { once: true })
+    const response = await this.#request('GET', `/log?format=${format}&level=${level}`, '')
+    response.on('error', () => {}) // the end of the broker, or ours
     const lines = createInterface({ input: response })
-    try {
-      for await (const line of lines) take(line)
-    } catch (err) {
-      if (!options.signal.aborted) throw err
-    }
+    lines.on('error', () => {})
+    lines.on('line', take)
+    const over = new Promise<void>(resolve => {
+      response.once('close', () => {
+        lines.close() // with the line that it still has
+        resolve()
+      })
+    })
+    if (signal.aborted) response.destroy()
+    else signal.addEventListener('abort', () => response.destroy(), { once: true })
+    await over
   }
 
   async #request(method: string, path: string, body: string): Promise<IncomingMessage> {
     return await new Promise((resolve, reject) => {
       const req = request({ socketPath: this.#socketPath, path, method }, resolve)
-      const late = setTimeout(() => req.destroy(new Error(`no answer within ${this.#timeoutMs} ms`)), this.#timeoutMs)
+      const late = setTimeout(() => {
+        req.destroy(
+          Object.assign(new Error(`no answer within ${this.#timeoutMs / 1000} seconds`), { code: 'ETIMEDOUT' })
+        )
+      }, this.#timeoutMs)
       req.once('response', () => clearTimeout(late))
       req.on('error', cause => {
         clearTimeout(late)
-        reject(
-          new BrokerError('UNREACHABLE', `cannot reach the broker on ${this.#socketPath}: ${cause.message}`, { cause })
-        )
+        reject(this.#unreachable(cause))
       })
       req.end(body)
     })
+  }
+
+  /** Nobody there, which is UNREACHABLE, or somebody who will not let us in. */
+  #unreachable(cause: NodeJS.ErrnoException): BrokerError {
+    if (cause.code === 'EACCES' || cause.code === 'EPERM') {
+      const message = `${this.#socketPath} is closed to this user: run this as the user who runs the broker`
+      return new BrokerError('UNAVAILABLE', message, { cause })
+    }
+    return new BrokerError('UNREACHABLE', `cannot reach the broker on ${this.#socketPath}: ${cause.message}`, { cause })
   }
 }
 

@@ -8,9 +8,8 @@
  * Commands return a value or throw; this is the one place that writes a reply.
  * Whoever can open the socket is the operator, so its mode is 0600.
  */
-import { chmodSync, lstatSync, mkdirSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, rmdirSync, rmSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import { dirname } from 'node:path'
 import type { Command } from '../commands/command.js'
 import { BrokerError, type ErrorCode } from '../errors.js'
 import type { Home } from '../home.js'
@@ -27,6 +26,8 @@ const httpStatus: Record<ErrorCode, number> = {
   UNREACHABLE: 502
 }
 const maxBody = 64 * 1024
+/** What a follower of the log may leave unread before lines are left out for it. */
+const maxUnread = 1024 * 1024
 
 /** Opens the socket; resolves to what closes it. The caller holds the home's lock, so a file there is a dead one. */
 export async function serveAdmin(
@@ -34,20 +35,19 @@ export async function serveAdmin(
   commands: Readonly<Record<string, Command<any, any>>>,
   server: Server
 ): Promise<() => Promise<void>> {
+  home.makeSocketDir()
   const path = home.adminSocket
-  const elsewhere = dirname(path) !== home.data
-  mkdirSync(home.data, { recursive: true })
-  if (elsewhere) {
-    makePrivate(dirname(home.shortDir))
-    makePrivate(home.shortDir)
-    writeFileSync(home.socketRecord, `${path}\n`)
-  }
   rmSync(path, { force: true })
+  const logStreams = new Set<ServerResponse>()
 
   const http = createServer((request, response) => {
-    const url = new URL(request.url ?? '/', 'http://admin')
-    if (request.method === 'GET' && url.pathname === '/log') return streamLog(url.searchParams, response, server)
-    void handle(request, url.pathname).then(
+    const [path, query] = (request.url ?? '/').split('?') as [string, string?]
+    if (request.method === 'GET' && path === '/log') {
+      logStreams.add(response)
+      response.once('close', () => logStreams.delete(response))
+      return streamLog(new URLSearchParams(query), response, server)
+    }
+    void handle(request, path).then(
       body => reply(response, 200, body ?? null),
       (err: Error) => {
         const code = err instanceof BrokerError ? err.code : undefined
@@ -58,47 +58,46 @@ export async function serveAdmin(
   })
 
   async function handle(request: IncomingMessage, path: string): Promise<unknown> {
-    const name = decodeURIComponent(path.slice(1)).replaceAll('/', ' ')
+    const name = nameOf(path)
     const command = Object.hasOwn(commands, name) ? commands[name] : undefined
     if (request.method !== 'POST' || command === undefined) throw new BrokerError('BAD_REQUEST', `no command "${name}"`)
     return await command.run(server, checked(command.usage, await json(request)))
   }
 
-  // The umask, not a later chmod: the socket must not be open to others for a moment either.
-  const umask = process.umask(0o177)
-  try {
-    await new Promise<void>((resolve, reject) => http.once('error', reject).listen(path, resolve))
-  } finally {
-    process.umask(umask)
-  }
+  await new Promise<void>((resolve, reject) => {
+    // The umask, not a later chmod: the socket must not be open to others for a moment either. listen() makes it at once.
+    const umask = process.umask(0o177)
+    try {
+      http.once('error', reject).listen(path, resolve)
+    } finally {
+      process.umask(umask)
+    }
+  })
   chmodSync(path, 0o600)
   return async () => {
+    for (const stream of logStreams) stream.end()
     await new Promise(resolve => {
       http.close(resolve)
       http.closeIdleConnections()
       setTimeout(() => http.closeAllConnections(), 100).unref() // the answer to whoever asked for the stop goes out first
     })
     rmSync(path, { force: true })
-    if (!elsewhere) return
-    rmSync(home.socketRecord, { force: true })
+    if (home.hasRoomForSockets) return
     try {
       rmdirSync(home.shortDir)
+      rmSync(home.shortDirRecord, { force: true })
     } catch {
       // pm2's sockets are still there
     }
   }
 }
 
-/** A directory outside the home that is ours alone: /tmp is everybody's. */
-function makePrivate(dir: string): void {
-  mkdirSync(dir, { recursive: true, mode: 0o700 })
-  const stat = lstatSync(dir)
-  if (
-    !stat.isDirectory() ||
-    (process.getuid !== undefined && stat.uid !== process.getuid()) ||
-    (stat.mode & 0o077) !== 0
-  ) {
-    throw new BrokerError('UNAVAILABLE', `${dir} is not a directory of this user alone; remove it`)
+/** `/clients/kick` is the command `clients kick`. */
+function nameOf(path: string): string {
+  try {
+    return decodeURIComponent(path.slice(1)).replaceAll('/', ' ')
+  } catch {
+    throw new BrokerError('BAD_REQUEST', `not a path: ${path}`)
   }
 }
 
@@ -111,8 +110,17 @@ function streamLog(query: URLSearchParams, response: ServerResponse, { log }: Se
   response.writeHead(200, { 'content-type': 'text/plain; charset=utf-8' })
   response.flushHeaders()
   const format = query.get('format') === 'json' ? 'json' : 'text'
-  const remove = log.add({ level, format, write: line => void response.write(line) })
-  response.once('close', remove)
+  let leftOut = 0
+  const write = (line: string): void => {
+    if (response.writableLength > maxUnread) {
+      leftOut++
+      return
+    }
+    if (leftOut > 0) response.write(`… ${leftOut} lines left out: they were not read in time\n`)
+    leftOut = 0
+    response.write(line)
+  }
+  response.once('close', log.add({ level, format, write }))
 }
 
 /** The wire is not typed: every <name> of `usage` must be there, and every argument must be text. */

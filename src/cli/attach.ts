@@ -14,43 +14,54 @@ export async function attach(home: Home, io: Io, level: string): Promise<number>
     return Exit.failed
   }
   const { stdin, stdout } = process
+  const isTerminal = stdin.isTTY === true && stdout.isTTY === true
   const prompt = createInterface({
     input: stdin,
-    output: stdout,
-    terminal: stdin.isTTY === true,
+    ...(isTerminal ? { output: stdout } : {}), // a script's output is not cluttered with prompts
+    terminal: isTerminal,
     prompt: 'broker-ctl> '
   })
   const over = new AbortController()
+  let status: number = Exit.ok
   io.out(`attached to ${answer.node} (pid ${answer.pid}); Ctrl-D detaches`)
 
   const above = (line: string): void => {
-    if (stdin.isTTY) stdout.write('\r\u001b[K')
-    stdout.write(`${line}\n`)
-    if (!over.signal.aborted && stdin.isTTY) prompt.prompt(true)
+    if (isTerminal) stdout.write('\r\u001b[K')
+    io.out(line)
+    if (isTerminal && !over.signal.aborted) prompt.prompt(true)
   }
-  const log = new AdminClient(home.adminSocket)
-    .followLog({ format: 'text', level, signal: over.signal }, above)
-    .then(() => {
+  const log = new AdminClient(home.adminSocket).followLog({ format: 'text', level, signal: over.signal }, above).then(
+    () => {
       if (!over.signal.aborted) above('the broker has stopped')
       prompt.close()
-    })
-    .catch((err: unknown) => {
+    },
+    (err: unknown) => {
       if (!(err instanceof BrokerError)) throw err
-      above(err.message)
+      io.err(err.message)
+      status = Exit.failed
       prompt.close()
-    })
+    }
+  )
 
   prompt.on('SIGINT', () => prompt.close())
   prompt.prompt()
   for await (const line of prompt) {
-    const words = line.trim().split(/\s+/).filter(Boolean)
-    if (words[0] === 'exit' || words[0] === 'quit') break
+    const words = wordsOf(line)
+    if (words[0] === 'exit' || words[0] === 'quit') {
+      over.abort()
+      break
+    }
     if (words[0] === 'broker-ctl') words.shift()
     if (words.length > 0) await ctl(['--home', home.root, ...words], io)
     prompt.prompt()
   }
+  if (isTerminal && !over.signal.aborted) stdout.write('\n') // Ctrl-D leaves the cursor behind the prompt
   over.abort()
   prompt.close()
   await log
-  return Exit.ok
+  return status
 }
+
+/** As a shell would split it: `clients kick "my lamp"` has three. */
+const wordsOf = (line: string): string[] =>
+  [...line.matchAll(/"([^"]*)"|'([^']*)'|(\S+)/g)].map(([, double, single, plain]) => double ?? single ?? plain!)

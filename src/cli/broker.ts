@@ -29,21 +29,21 @@ export async function main(argv: readonly string[], io: Io = terminal): Promise<
     return await start(home(), io, { wait, timeoutMs: timeout * 1000 })
   })
     .option('--no-wait', 'do not wait until the broker runs')
-    .addOption(seconds(process.env['WAIT_FOR_BROKER'] ?? '15', 'how long to wait'))
+    .addOption(seconds('how long to wait').env('WAIT_FOR_BROKER'))
 
   on('stop', 'Stop the broker', async ({ mode, timeout }) => {
     const { stop } = await import('./commands.js')
     return await stop(home(), io, { mode, timeoutMs: timeout * 1000 })
   })
     .addOption(modes())
-    .addOption(seconds('15', 'how long to wait before it is killed'))
+    .addOption(seconds('how long to wait before it is killed'))
 
   on('restart', 'Stop the broker and start it again', async ({ mode, timeout }) => {
     const { restart } = await import('./commands.js')
     return await restart(home(), io, { mode, timeoutMs: timeout * 1000 })
   })
     .addOption(modes())
-    .addOption(seconds('15', 'how long to wait for either'))
+    .addOption(seconds('how long to wait for either'))
 
   on('console', 'Run the broker on this terminal; Ctrl-C stops it', async () => {
     const { serve } = await import('./serve.js')
@@ -90,8 +90,14 @@ export async function main(argv: readonly string[], io: Io = terminal): Promise<
     return Exit.ok
   })
   program.command('daemon', { hidden: true }).action(async () => {
-    const { serve } = await import('./serve.js')
-    process.exit(await serve(home(), 'daemon')) // pm2's channel would keep a failed start alive
+    process.title = `broker ${home().root}`
+    const { leaveWord } = await import('./failure.js')
+    const served = import('./serve.js').then(({ serve }) => serve(home(), 'daemon'))
+    status = await served.catch((err: unknown) => leaveWord(home(), err)) // also when the broker cannot be loaded
+  })
+  program.command('keep', { hidden: true }).action(async () => {
+    const { keep } = await import('./daemon.js')
+    await keep(home())
   })
 
   try {
@@ -105,8 +111,7 @@ export async function main(argv: readonly string[], io: Io = terminal): Promise<
   }
 }
 
-const seconds = (fallback: string, what: string): Option =>
-  new Option('-t, --timeout <seconds>', what).default(count(fallback)).argParser(count)
+const seconds = (what: string): Option => new Option('-t, --timeout <seconds>', what).default(15).argParser(count)
 
 const modes = (): Option =>
   new Option('-m, --mode <mode>', 'drain: send what is written first; fast: do not; immediate: kill')

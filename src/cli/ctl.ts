@@ -24,7 +24,8 @@ export async function main(argv: readonly string[], io: Io = terminal): Promise<
 
 async function failed(err: unknown, io: Io, program: Program): Promise<number> {
   const { json, home } = program.opts<Options>()
-  if (err instanceof BrokerError && err.code === 'UNREACHABLE') {
+  const isLate = ((err as Error).cause as NodeJS.ErrnoException | undefined)?.code === 'ETIMEDOUT'
+  if (err instanceof BrokerError && err.code === 'UNREACHABLE' && !isLate) {
     const { nodeNameOf } = await import('../settings.js')
     io.err(`Node '${nodeNameOf(findHome({ home }))}' not responding to pings.`)
     return Exit.notRunning
@@ -65,7 +66,7 @@ function programOf(io: Io): Program {
 function add(root: Program, name: string, command: Command<any, any>, io: Io): void {
   const words = name.split(' ')
   const last = words.pop()!
-  const parent = words.reduce((at, word) => at.commands.find(c => c.name() === word) ?? group(at, word), root)
+  const parent = words.reduce((at, word) => at.commands.find(c => c.name() === word) ?? group(at, word, io), root)
   const leaf = parent.command(last).helpCommand(false).configureHelp({ showGlobalOptions: true }).exitOverride()
   leaf.summary(command.summary).description(command.summary)
   if (command.usage !== undefined) leaf.arguments(command.usage)
@@ -79,26 +80,26 @@ function add(root: Program, name: string, command: Command<any, any>, io: Io): v
   })
 }
 
-/** A first word such as `clients`: alone or with a wrong second word it says what it knows. */
-function group(parent: Program, word: string): Program {
+/** A first word such as `clients`: alone it says what it knows, as in emqttd. */
+function group(parent: Program, word: string, io: Io): Program {
   const made = parent.command(word).helpCommand(false).exitOverride()
   made.helpInformation = () => usage(under([word]))
-  made.argument('[command...]').action((words: string[]) => wrong([word, ...words], under([word])))
+  made.argument('[command...]').action((words: string[]) => {
+    if (words.length === 0) io.out(usage(under([word])))
+    else wrong([word, ...words], under([word]))
+  })
   return made
 }
 
 type Offer = (typeof offered)[number]
 
 const under = ([first]: string[]): Offer[] => {
-  const found = offered.filter(([name]) => name.split(' ')[0] === first)
+  const found = offered.filter(([name]) => firstWord(name) === first)
   return found.length > 0 ? found : offered
 }
 
 function wrong(words: string[], known: readonly Offer[]): never {
-  const names = known.map(([name]) => name)
-  const meant =
-    nearest(words.slice(0, 2).join(' '), names) ??
-    nearest(words[0]!, [...new Set(offered.map(([n]) => n.split(' ')[0]!))])
+  const meant = known === offered ? meantCommand(words) : meantSecond(words, known)
   const what = `no such command: ${words.join(' ')}`
   throw new BrokerError(
     'BAD_REQUEST',
@@ -106,18 +107,44 @@ function wrong(words: string[], known: readonly Offer[]): never {
   )
 }
 
+/** `client list` is `clients list`, `plugin` is `plugins`, and `kick` is `clients kick`, the only one with that word. */
+function meantCommand(words: string[]): string | undefined {
+  const names = offered.map(([name]) => name)
+  const near = nearest(words.slice(0, 2).join(' '), names) ?? nearest(words[0]!, [...new Set(names.map(firstWord))])
+  if (near !== undefined) return near
+  const named = names.filter(name => name.split(' ')[1] === words[0])
+  return named.length === 1 ? named[0] : undefined
+}
+
+function meantSecond([first, second]: string[], known: readonly Offer[]): string | undefined {
+  const near = nearest(
+    second!,
+    known.map(([name]) => name.split(' ')[1]!)
+  )
+  return near === undefined ? undefined : `${first} ${near}`
+}
+
+const firstWord = (name: string): string => name.split(' ')[0]!
+
+const options: readonly [string, string][] = [
+  ['--json', 'Print the result as JSON'],
+  ['--table', 'Print the result as a table'],
+  ['--home <Dir>', 'Home of the broker, if not BROKER_HOME or the one here']
+]
+
 /** emqttd_ctl's usage: a rule before each group, the words padded to 48, the summary. */
 function usage(known: readonly Offer[]): string {
-  const lines: string[] = []
-  let last: string | undefined
-  for (const [name, { usage: args, summary }] of known) {
-    const first = name.split(' ')[0]
-    if (known === offered && first !== last) lines.push('-'.repeat(80))
-    last = first
-    lines.push(`${[name, ...argumentWords(args)].join(' ').padEnd(48)}# ${summary}`)
-  }
-  return known === offered ? ['Usage: broker-ctl', ...lines].join('\n') : lines.join('\n')
+  const line = ([words, summary]: readonly [string, string]): string => `${words.padEnd(48)}# ${summary}`
+  const lines = known.map(([name, { usage: args, summary }]) =>
+    line([[name, ...argumentWords(args)].join(' '), summary])
+  )
+  if (known !== offered) return lines.join('\n')
+  const begins = (i: number): boolean => i === 0 || firstWord(offered[i]![0]) !== firstWord(offered[i - 1]![0])
+  const ruled = lines.flatMap((text, i) => (begins(i) ? [rule, text] : [text]))
+  return ['Usage: broker-ctl', ...ruled, rule, ...options.map(line)].join('\n')
 }
+
+const rule = '-'.repeat(80)
 
 /** `<clientId>` is `<ClientId>` in emqttd's help. */
 const argumentWords = (args = ''): string[] =>

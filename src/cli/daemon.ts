@@ -4,22 +4,29 @@
  * pm2 calls a start good even when the script dies or never becomes ready
  * (Unitech/pm2#5716), starting a name that runs restarts it in silence, and nothing
  * keeps two starts from spawning two daemons (Unitech/pm2#2503). So its word is not
- * taken: a lock lets one command at a time work on a home, the broker runs when its
- * admin socket says so, and it has failed when it left a word or time is up.
+ * taken: a lock lets one command at a time work on a home, pm2 runs in a process of
+ * ours that holds another, the broker runs when its admin socket says so, and it has
+ * failed when it left a word or time is up.
  */
-import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { AdminClient } from '../admin/client.js'
 import { BrokerError } from '../errors.js'
 import { type Home, packageRoot } from '../home.js'
-import { holderOf, isAlive, lock } from '../lock.js'
+import { clear, holderOf, isAlive, lock } from '../lock.js'
+import { forgetWord, wordOf } from './failure.js'
 import { Exit } from './io.js'
 
 const name = 'broker'
 /** A call to pm2 that takes longer is not going to end. */
 const pm2TimeoutMs = 10_000
+/** How soon pm2 starts a broker that has died; it grows to 15 s while it keeps dying. */
+const restartDelayMs = 100
+/** For what has been sent SIGKILL, or has nothing left to do but end. */
+const endingMs = 5000
 
 /** What a running broker says of itself. */
 export type Pong = Awaited<ReturnType<typeof askedFor>>
@@ -45,80 +52,35 @@ export interface StartOptions {
   readonly crashFile: string
 }
 
-/** Resolves when the broker runs and its listeners are open; at once when asked not to wait. */
-export async function startDaemon(home: Home, { wait, timeoutMs, crashFile }: StartOptions): Promise<Pong | undefined> {
-  return await exclusively(home, async () => {
-    const deadline = Date.now() + timeoutMs
-    if (await ping(home)) throw new BrokerError('CONFLICT', 'Node is already running!')
-    await endPm2(home) // of a start that was killed half way
-    const holder = holderOf(home.brokerLock)
-    if (holder !== undefined)
-      throw new BrokerError('CONFLICT', `Node is already running! (pid ${holder} does not answer)`)
-    rmSync(home.failure, { force: true })
-    capFile(crashFile)
-    try {
-      await launch(home, crashFile)
-      if (!wait) return undefined
-      for (; Date.now() < deadline; await sleep(25)) {
-        const answer = await ping(home)
-        if (answer?.phase === 'running') return answer
-        const word = failureOf(home)
-        if (word !== undefined) throw new BrokerError('UNAVAILABLE', word)
-      }
-    } catch (err) {
-      await endPm2(home)
-      rmSync(home.failure, { force: true })
-      throw err
-    }
-    throw new BrokerError(
-      'UNAVAILABLE',
-      `The broker failed to start within ${timeoutMs / 1000} seconds,\nsee ${crashFile} and \`broker logs\`; it goes on trying.\n` +
-        'If you want to wait longer, set the environment variable\nWAIT_FOR_BROKER to the number of seconds to wait.'
-    )
-  })
-}
-
 export interface StopOptions {
   readonly mode: 'drain' | 'fast' | 'immediate'
   readonly timeoutMs: number
 }
 
-/** Ends the broker and the pm2 that keeps it; false when there was none. What does not end in time is killed. */
-export async function stopDaemon(home: Home, { mode, timeoutMs }: StopOptions): Promise<boolean> {
-  return await exclusively(home, async () => {
-    const deadline = Date.now() + timeoutMs
-    const answer = await ping(home)
-    const pid = answer?.pid ?? holderOf(home.brokerLock)
-    if (mode === 'immediate' && pid !== undefined) {
-      await endPm2(home, 'SIGKILL') // first, or it would start another
-      process.kill(pid, 'SIGKILL')
-    } else if (answer !== undefined) {
-      const patience = Math.max(100, timeoutMs - 1000)
-      await new AdminClient(home.adminSocket, 2000).call('node stop', { mode, timeoutMs: String(patience) })
-    }
-    if (pid !== undefined) await gone(pid, deadline)
-    const stopped = pid !== undefined && !isAlive(pid)
-    // A pm2 whose broker has stopped has nothing left to do; one that is between two tries must end its own way.
-    const kept = await endPm2(home, stopped ? 'SIGKILL' : 'SIGTERM')
-    const left = stopped ? undefined : (holderOf(home.brokerLock) ?? pid)
-    if (left !== undefined && isAlive(left)) {
-      process.kill(left, 'SIGKILL')
-      await gone(left, Date.now() + 5000)
-    }
-    for (const file of [home.adminSocket, home.socketRecord, home.brokerLock, home.failure])
-      rmSync(file, { force: true })
-    return pid !== undefined || kept
-  })
+/** Resolves when the broker runs and its listeners are open; at once when asked not to wait. */
+export async function startDaemon(home: Home, options: StartOptions): Promise<Pong | undefined> {
+  return await exclusively(home, () => bringUp(home, options))
 }
 
-async function gone(pid: number, deadline: number): Promise<void> {
-  while (isAlive(pid) && Date.now() < deadline) await sleep(10)
+/** Ends the broker and the pm2 that keeps it; false when there was none. What does not end in time is killed. */
+export async function stopDaemon(home: Home, options: StopOptions): Promise<boolean> {
+  if (!existsSync(home.data)) return false
+  return await exclusively(home, () => bringDown(home, options))
+}
+
+/** Stops and starts with nobody in between; false when no broker was running. */
+export async function restartDaemon(home: Home, stop: StopOptions, start: StartOptions): Promise<boolean> {
+  if (!existsSync(home.data)) return false
+  return await exclusively(home, async () => {
+    if (!(await bringDown(home, stop))) return false
+    await bringUp(home, start)
+    return true
+  })
 }
 
 async function exclusively<T>(home: Home, work: () => Promise<T>): Promise<T> {
   let free: (() => void) | number
   try {
-    mkdirSync(home.data, { recursive: true })
     free = lock(home.commandLock)
   } catch (cause) {
     const why = (cause as NodeJS.ErrnoException).code
@@ -129,7 +91,7 @@ async function exclusively<T>(home: Home, work: () => Promise<T>): Promise<T> {
     )
   }
   if (typeof free === 'number') {
-    throw new BrokerError('CONFLICT', `another start or stop of this broker is under way (pid ${free})`)
+    throw new BrokerError('UNAVAILABLE', `another start or stop of this broker is under way (pid ${free})`)
   }
   try {
     return await work()
@@ -138,12 +100,117 @@ async function exclusively<T>(home: Home, work: () => Promise<T>): Promise<T> {
   }
 }
 
-function failureOf(home: Home): string | undefined {
-  try {
-    return (JSON.parse(readFileSync(home.failure, 'utf8')) as { message: string }).message
-  } catch {
-    return undefined // not there, or not yet whole
+async function bringUp(home: Home, { wait, timeoutMs, crashFile }: StartOptions): Promise<Pong | undefined> {
+  const deadline = Date.now() + timeoutMs
+  const running = await ping(home)
+  if (running !== undefined) {
+    const starts = running.phase === 'running' ? '' : ` (pid ${running.pid} is ${running.phase})`
+    throw new BrokerError('CONFLICT', `Node is already running!${starts}`)
   }
+  const holder = holderOf(home.brokerLock)
+  if (holder !== undefined) {
+    throw new BrokerError(
+      'CONFLICT',
+      `Node is already running! (pid ${holder} does not answer, or not yet; \`broker stop\` ends it)`
+    )
+  }
+  await endPm2(home, 'SIGTERM') // it keeps nothing, or something that does not come up
+  sweep(home)
+  capFile(crashFile)
+  try {
+    await launch(home, crashFile)
+    if (!wait) return undefined
+    for (; Date.now() < deadline; await sleep(25)) {
+      const answer = await ping(home)
+      if (answer?.phase === 'running') return answer
+      const word = wordOf(home)
+      if (word !== undefined) throw new BrokerError('UNAVAILABLE', word)
+    }
+  } catch (err) {
+    await endPm2(home, 'SIGTERM')
+    sweep(home)
+    throw err
+  }
+  throw new BrokerError(
+    'UNAVAILABLE',
+    `The broker failed to start within ${timeoutMs / 1000} seconds; it goes on trying until \`broker stop\`.\n` +
+      'If you want to wait longer, set the environment variable\nWAIT_FOR_BROKER to the number of seconds to wait.'
+  )
+}
+
+async function bringDown(home: Home, { mode, timeoutMs }: StopOptions): Promise<boolean> {
+  const deadline = Date.now() + timeoutMs
+  const answer = await ping(home)
+  const pid = answer?.pid ?? holderOf(home.brokerLock)
+  let seenAlive = 0
+  if (pid !== undefined) {
+    if (mode === 'immediate') {
+      await endPm2(home, 'SIGKILL') // first, or it would start another
+      await end(pid, 'SIGKILL', endingMs)
+    } else if (answer === undefined) {
+      seenAlive = await end(pid, 'SIGTERM', deadline - Date.now()) // it comes up, goes down or hangs
+    } else {
+      await askToStop(home, mode, Math.max(100, timeoutMs - 1000))
+      seenAlive = await gone(pid, deadline)
+    }
+  }
+  // pm2 may be killed while it cannot have begun another try; otherwise it must end its own way, since only it
+  // knows a process that does not hold the broker's lock yet.
+  const idle = pid !== undefined && Date.now() - seenAlive < restartDelayMs
+  const kept = await endPm2(home, idle ? 'SIGKILL' : 'SIGTERM')
+  for (const left of [pid, holderOf(home.brokerLock)]) {
+    if (left === undefined || !isAlive(left)) continue
+    await end(left, 'SIGKILL', endingMs)
+    if (isAlive(left)) throw new BrokerError('UNAVAILABLE', `pid ${left} does not end, not even when it is killed`)
+  }
+  sweep(home)
+  return pid !== undefined || kept
+}
+
+async function askToStop(home: Home, mode: 'drain' | 'fast', patienceMs: number): Promise<void> {
+  try {
+    await new AdminClient(home.adminSocket, 2000).call('node stop', { mode, timeoutMs: String(patienceMs) })
+  } catch (err) {
+    if (!(err instanceof BrokerError) || err.code !== 'UNREACHABLE') throw err // it hangs, and will be killed
+  }
+}
+
+/** Sends the signal and waits for the end, but not for ever; returns when it was last seen alive. */
+async function end(pid: number, signal: NodeJS.Signals, patienceMs: number): Promise<number> {
+  try {
+    process.kill(pid, signal)
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    if (code === 'EPERM') throw new BrokerError('UNAVAILABLE', `pid ${pid} belongs to another user`, { cause })
+    if (code !== 'ESRCH') throw cause
+  }
+  return await gone(pid, Date.now() + patienceMs)
+}
+
+/** Waits until the process is gone or time is up; returns when it was last seen alive. */
+async function gone(pid: number, deadline: number): Promise<number> {
+  let seen = 0
+  while (isAlive(pid)) {
+    seen = Date.now()
+    if (seen > deadline) break
+    await sleep(10)
+  }
+  return seen
+}
+
+/** Removes what a broker and a pm2 leave that were killed. */
+function sweep(home: Home): void {
+  const free = lock(home.brokerLock)
+  if (typeof free === 'number') return // somebody runs a broker here in the foreground
+  rmSync(home.adminSocket, { force: true })
+  rmSync(home.pm2, { recursive: true, force: true })
+  if (!home.hasRoomForSockets) {
+    rmSync(home.shortDir, { recursive: true, force: true })
+    rmSync(home.shortDirRecord, { force: true })
+  }
+  forgetWord(home)
+  clear(home.pm2Lock)
+  free()
 }
 
 /** pm2 appends for ever; one old file is kept. */
@@ -156,13 +223,13 @@ function capFile(file: string): void {
 
 async function launch(home: Home, crashFile: string): Promise<void> {
   mkdirSync(home.pm2, { recursive: true, mode: 0o700 })
+  home.makeSocketDir()
   prepareEnvironment(home)
+  const keeper = await spawnKeeper(home)
   const { default: pm2 } = await import('pm2')
   const call = async (method: 'connect' | 'start', ...args: unknown[]): Promise<void> =>
-    await new Promise((resolve, reject) => {
-      const late = setTimeout(() => reject(new BrokerError('UNAVAILABLE', `pm2 ${method}: no answer`)), pm2TimeoutMs)
+    await inTime(`pm2 ${method}`, (resolve, reject) => {
       ;(pm2[method] as (...args: unknown[]) => void).call(pm2, ...args, (err: unknown) => {
-        clearTimeout(late)
         if (err) reject(err instanceof Error ? err : new Error(`pm2 ${method}: ${JSON.stringify(err)}`))
         else resolve()
       })
@@ -179,9 +246,9 @@ async function launch(home: Home, crashFile: string): Promise<void> {
       output: crashFile,
       error: crashFile,
       merge_logs: true,
-      exp_backoff_restart_delay: 100, // grows to 15 s while it keeps dying
+      exp_backoff_restart_delay: restartDelayMs,
       max_restarts: 1_000_000,
-      stop_exit_codes: [Exit.ok, Exit.config],
+      stop_exit_codes: [Exit.stopped, Exit.config],
       kill_timeout: 15_000,
       treekill: false,
       vizion: false,
@@ -191,6 +258,8 @@ async function launch(home: Home, crashFile: string): Promise<void> {
   } finally {
     pm2.disconnect()
   }
+  await new Promise(resolve => keeper.send('stay', resolve))
+  keeper.disconnect()
 }
 
 /**
@@ -208,34 +277,81 @@ function prepareEnvironment(home: Home): void {
     PM2_DISABLE_VERSION_CHECK: 'true'
   })
   if (home.hasRoomForSockets) return
-  mkdirSync(home.shortDir, { recursive: true, mode: 0o700 })
   for (const socket of ['DAEMON_RPC_PORT', 'DAEMON_PUB_PORT', 'INTERACTOR_RPC_PORT']) {
     process.env[`PM2_${socket}`] = join(home.shortDir, `${socket.toLowerCase().replace('_port', '')}.sock`)
   }
 }
 
-/** Ends this home's pm2 daemon and removes what it keeps; true when there was one. */
-async function endPm2(home: Home, signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<boolean> {
-  const pid = pm2Pid(home)
-  if (pid !== undefined) {
-    process.kill(pid, signal)
-    for (const deadline = Date.now() + 5000; isAlive(pid); await sleep(10)) {
-      if (Date.now() > deadline) process.kill(pid, 'SIGKILL')
-    }
-  }
-  rmSync(home.pm2, { recursive: true, force: true })
-  if (!home.hasRoomForSockets) rmSync(home.shortDir, { recursive: true, force: true })
-  return pid !== undefined
+/** Starts the process of keep(); resolves when its pm2 takes calls. */
+async function spawnKeeper(home: Home): Promise<ChildProcess> {
+  const logFile = join(home.pm2, 'pm2.log')
+  const log = openSync(logFile, 'a')
+  const keeper = spawn(process.execPath, [join(packageRoot, 'bin/broker'), 'keep', '--home', home.root], {
+    cwd: home.root,
+    detached: true,
+    stdio: ['ignore', log, log, 'ipc']
+  })
+  closeSync(log)
+  keeper.unref()
+  await inTime('pm2', (resolve, reject) => {
+    keeper.once('message', () => resolve())
+    keeper.once('error', reject)
+    keeper.once('exit', () => {
+      reject(new BrokerError('UNAVAILABLE', `pm2 does not start:\n${readFileSync(logFile, 'utf8').trim()}`))
+    })
+  })
+  return keeper
 }
 
-/** The pid in pm2's file, if that process is pm2: after a reboot it may be anybody. */
-function pm2Pid(home: Home): number | undefined {
-  try {
-    const pid = Number(readFileSync(join(home.pm2, 'pm2.pid'), 'utf8'))
-    if (!Number.isInteger(pid) || pid <= 1 || !isAlive(pid)) return undefined
-    const command = execFileSync('ps', ['-o', 'command=', '-p', String(pid)], { encoding: 'utf8' })
-    return /PM2|Daemon\.js/.test(command) ? pid : undefined
-  } catch {
-    return undefined
+/**
+ * The process in which pm2 lives. Not the one that pm2's client would spawn: ours holds a lock, by which every
+ * later command finds it, and ends itself when the `broker start` that began it is killed half way.
+ */
+export async function keep(home: Home): Promise<void> {
+  const quit = (): void => void process.kill(process.pid, 'SIGTERM') // pm2 then ends what it has started
+  process.once('disconnect', quit)
+  process.once('message', () => process.off('disconnect', quit))
+  process.title = `pm2 of broker ${home.root}`
+  const free = await lockInTime(home.pm2Lock)
+  process.once('exit', free)
+  const Daemon = createRequire(import.meta.url)('pm2/lib/Daemon.js') as new () => { start(): void }
+  new Daemon().start() // says so to the parent process when it takes calls
+  await new Promise(() => {})
+}
+
+/** One whose `broker start` was killed may not have ended yet. */
+async function lockInTime(file: string): Promise<() => void> {
+  for (const deadline = Date.now() + endingMs; ; await sleep(20)) {
+    const free = lock(file)
+    if (typeof free === 'function') return free
+    if (Date.now() > deadline) throw new BrokerError('UNAVAILABLE', `another pm2 keeps this home (pid ${free})`)
   }
+}
+
+async function inTime(
+  what: string,
+  work: (resolve: () => void, reject: (err: unknown) => void) => void
+): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    const late = setTimeout(() => reject(new BrokerError('UNAVAILABLE', `${what}: no answer`)), pm2TimeoutMs)
+    work(
+      () => {
+        clearTimeout(late)
+        resolve()
+      },
+      err => {
+        clearTimeout(late)
+        reject(err)
+      }
+    )
+  })
+}
+
+/** Ends this home's pm2; true when there was one. */
+async function endPm2(home: Home, signal: 'SIGTERM' | 'SIGKILL'): Promise<boolean> {
+  const pid = holderOf(home.pm2Lock)
+  if (pid === undefined) return false
+  await end(pid, signal, endingMs)
+  if (isAlive(pid)) await end(pid, 'SIGKILL', endingMs)
+  return true
 }

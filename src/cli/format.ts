@@ -1,5 +1,6 @@
 /** Makes a table or a list of pairs of any command's result, for `--table`. */
 import chalk from 'chalk'
+import { visible } from '../commands/command.js'
 
 export function format(result: unknown): string {
   if (Array.isArray(result)) return result.length === 0 ? chalk.dim('(none)') : table(result as object[])
@@ -27,4 +28,4 @@ function pairs(value: object): string {
 }
 
 const cell = (v: unknown): string =>
-  v === null || v === undefined ? '-' : typeof v === 'object' ? JSON.stringify(v) : String(v)
+  v === null || v === undefined ? '-' : visible(typeof v === 'object' ? JSON.stringify(v) : String(v))

@@ -11,15 +11,15 @@ export function init(dir: string, io: Io): number {
     for (const name of readdirSync(join(packageRoot, folder))) {
       if (!name.endsWith('.conf')) continue
       const to = join(root, folder, name)
-      if (existsSync(to)) {
-        io.out(`kept  ${relative(process.cwd(), to) || to}`)
-        continue
-      }
-      cpSync(join(packageRoot, folder, name), to)
-      io.out(`made  ${relative(process.cwd(), to) || to}`)
+      const isThere = existsSync(to)
+      if (!isThere) cpSync(join(packageRoot, folder, name), to)
+      io.out(`${isThere ? 'kept' : 'made'}  ${relative(root, to)}`)
     }
   }
   const here = root === process.cwd()
-  io.out(`\n${root} is a home of the broker. Next:${here ? '' : `\n  cd ${dir}`}\n  broker start`)
+  io.out(`\n${root} is a home of the broker. Next:${here ? '' : `\n  cd ${quoted(root)}`}\n  broker start`)
   return Exit.ok
 }
+
+/** As a shell takes it. */
+const quoted = (path: string): string => (/^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`)

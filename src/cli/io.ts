@@ -1,4 +1,5 @@
 /** Where the programs write, and how they end: the exit statuses are part of their promise. */
+import { relative } from 'node:path'
 import { BrokerError } from '../errors.js'
 
 export interface Io {
@@ -7,8 +8,19 @@ export interface Io {
 }
 
 export const terminal: Io = {
-  out: text => void process.stdout.write(`${text}\n`),
-  err: text => void process.stderr.write(`${text}\n`)
+  out: text => print(process.stdout, text),
+  err: text => print(process.stderr, text)
+}
+
+function print(stream: NodeJS.WriteStream, text: string): void {
+  if (!stream.listeners('error').includes(readerHasLeft)) stream.on('error', readerHasLeft)
+  stream.write(`${text}\n`)
+}
+
+/** `broker logs | head` has seen enough; that is no failure. */
+function readerHasLeft(err: NodeJS.ErrnoException): void {
+  if (err.code !== 'EPIPE') throw err
+  process.exit(Exit.ok)
 }
 
 export const Exit = {
@@ -18,18 +30,36 @@ export const Exit = {
   usage: 2,
   /** The broker is not running; LSB's code for `status`. */
   notRunning: 3,
+  /** Whether it runs cannot be told; LSB's code for `status`. */
+  unknown: 4,
   /** For a supervisor: the port or another thing outside is not to be had now (EX_UNAVAILABLE). */
   unavailable: 69,
   /** For a supervisor: the broker met a bug (EX_SOFTWARE). */
   bug: 70,
   /** For a supervisor: the configuration is wrong, a restart will not help (EX_CONFIG). */
-  config: 78
+  config: 78,
+  /**
+   * For pm2: the broker was asked to stop, as a shell says it of SIGTERM. Not 0: pm2 takes an end by any signal
+   * for that, and would leave a broker that was killed lying.
+   */
+  stopped: 143
 } as const
 
 /** Prints what an operator can act on; a bug is thrown on, with its stack. */
 export async function complain(io: Io, err: unknown): Promise<void> {
-  if (!(err instanceof BrokerError)) throw err
+  if (!isOperational(err)) throw err
   if (!process.stderr.isTTY) return io.err(err.message)
   const { default: chalk } = await import('chalk') // 15 ms that most commands need not spend
   io.err(chalk.red(err.message))
+}
+
+/** Ours, or what the system says of a file: `EACCES: permission denied, open '/etc/x'`. */
+export function isOperational(err: unknown): err is Error {
+  return err instanceof BrokerError || (err instanceof Error && 'syscall' in err && 'path' in err)
+}
+
+/** The shorter name of a file below the current directory. */
+export function near(file: string): string {
+  const path = relative(process.cwd(), file)
+  return path === '' || path.startsWith('..') ? file : path
 }

@@ -2,13 +2,14 @@
  * Runs the broker in this process until it is told to stop: `broker console`,
  * `broker foreground`, and the process that pm2 keeps.
  */
-import { rmSync, writeFileSync } from 'node:fs'
-import { BrokerError, messageOf } from '../errors.js'
+
+import type { LogOptions } from '../config/broker-options.js'
 import type { Home } from '../home.js'
-import { createLog, type Level, type LogRoot, type Sink } from '../log.js'
+import { createLog, type Log, type LogRoot, type Sink } from '../log.js'
 import { fileSinks, terminalSink } from '../log-files.js'
 import { Server } from '../server.js'
 import { readSettings } from '../settings.js'
+import { forgetWord, leaveWord } from './failure.js'
 import { complain, Exit, terminal } from './io.js'
 
 /** `console`: readable on the terminal. `foreground`: JSON on stdout. `daemon`: files, for pm2. */
@@ -16,20 +17,30 @@ export type Manner = 'console' | 'foreground' | 'daemon'
 
 /** Resolves to the exit status when the broker has stopped. */
 export async function serve(home: Home, manner: Manner): Promise<number> {
+  // Whoever reads what we print may go, pm2 or a pager; the broker stays.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
   let log: LogRoot | undefined
   try {
     const settings = readSettings(home)
     const { log: options } = settings.options
-    log = createLog(...sinksFor(manner, options.console.to, options.console.level), ...fileSinks(options, home.path))
-    const server = await Server.start({ settings, home, log })
-    rmSync(home.failure, { force: true })
-    stopOnSignals(server, log)
-    dieLoudly(log)
+    log = createLog(...fileSinks(options, home.path))
+    const remove = sinksFor(manner, options.console).map(log.add)
+    dieLoudly(log, manner === 'daemon' ? home : undefined)
+    const stopOnSignal = listenToSignals(log, manner)
+    let server: Server
+    try {
+      server = await Server.start({ settings, home, log })
+    } catch (err) {
+      if (manner === 'console') for (const each of remove) each() // complain() tells the same person
+      log.critical('broker did not start', { err })
+      throw err
+    }
+    stopOnSignal(server)
+    forgetWord(home)
     await server.stopped
     await log.close()
-    return Exit.ok
+    return manner === 'daemon' ? Exit.stopped : Exit.ok
   } catch (err) {
-    log?.critical('broker did not start', { err })
     await log?.close()
     if (manner === 'daemon') return leaveWord(home, err)
     await complain(terminal, err)
@@ -37,43 +48,43 @@ export async function serve(home: Home, manner: Manner): Promise<number> {
   }
 }
 
-function sinksFor(manner: Manner, to: string, level: Level): Sink[] {
+function sinksFor(manner: Manner, { to, level, format }: LogOptions['console']): Sink[] {
   if (manner === 'console') return [terminalSink(level, 'text')]
   if (manner === 'foreground') return [terminalSink(level, 'json')]
-  return to === 'console' || to === 'both' ? [terminalSink(level, 'text')] : []
+  return to === 'console' || to === 'both' ? [terminalSink(level, format)] : []
 }
 
-/** The first signal stops in good order, a second one at once. */
-function stopOnSignals(server: Server, log: LogRoot): void {
-  let asked = false
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    process.on(signal, () => {
-      if (asked) process.exit(Exit.failed)
-      asked = true
-      log.info(`received ${signal}`)
-      void server.stop()
-    })
+/**
+ * The first signal stops in good order, a second one at once, as does one before there is anything to stop:
+ * as process 1 of a container we would not end by ourselves.
+ */
+function listenToSignals(log: Log, manner: Manner): (server: Server) => void {
+  let running: Server | undefined
+  const stop = (signal: NodeJS.Signals): void => {
+    if (running === undefined) process.exit(Exit.stopped)
+    const server = running
+    running = undefined
+    log.info(`received ${signal}`)
+    void server.stop()
   }
-  process.on('SIGHUP', () => {}) // the terminal it was started from may close
+  process.on('SIGINT', stop)
+  process.on('SIGTERM', stop)
+  // A console ends with its terminal; the others outlive the one they were started from.
+  process.on('SIGHUP', manner === 'console' ? stop : () => {})
+  return server => {
+    running = server
+  }
 }
 
 /** A bug ends the process, so that its supervisor starts a sound one; its words are in the log first. */
-function dieLoudly(log: LogRoot): void {
+function dieLoudly(log: LogRoot, home: Home | undefined): void {
   const die = (err: unknown): void => {
     log.critical('bug', { err })
-    process.stderr.write(`${new Date().toISOString()} ${err instanceof Error ? err.stack : String(err)}\n`)
+    if (home !== undefined) leaveWord(home, err)
+    else process.stderr.write(`${new Date().toISOString()} ${err instanceof Error ? err.stack : String(err)}\n`)
     setTimeout(() => process.exit(Exit.bug), 1000)
     void log.close().finally(() => process.exit(Exit.bug))
   }
   process.on('uncaughtException', die)
   process.on('unhandledRejection', die)
-}
-
-/** For `broker start`, which waits for a word from the process it had started. */
-function leaveWord(home: Home, err: unknown): number {
-  const code = err instanceof BrokerError ? err.code : undefined
-  const message = code === undefined && err instanceof Error ? (err.stack ?? err.message) : messageOf(err)
-  writeFileSync(home.failure, JSON.stringify({ pid: process.pid, message }))
-  if (code === undefined) process.stderr.write(`${message}\n`)
-  return code === 'CONFIG_INVALID' ? Exit.config : code === undefined ? Exit.bug : Exit.unavailable
 }

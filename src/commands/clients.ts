@@ -1,5 +1,5 @@
 import type { ClientInfo } from '../hooks.js'
-import { command } from './command.js'
+import { command, visible } from './command.js'
 
 /** A client as scripts see it: names in emqttd's spelling, times in seconds since 1970. */
 export interface ClientRow {
@@ -37,7 +37,7 @@ function row({
 
 /** emqttd's line; `undefined` is what it prints for a client without a user name. */
 const show = (c: ClientRow): string =>
-  `Client(${c.client_id}, clean_sess=${c.clean_sess}, username=${c.username ?? 'undefined'}, peername=${c.peername}, connected_at=${c.connected_at})`
+  `Client(${visible(c.client_id)}, clean_sess=${c.clean_sess}, username=${visible(c.username ?? 'undefined')}, peername=${c.peername}, connected_at=${c.connected_at})`
 
 export const clients = {
   'clients list': command({

@@ -38,3 +38,7 @@ export function command<const U extends string = '', R = unknown>(c: Command<U, 
 
 /** emqttd's `~-16s: ~w`. */
 export const line = (name: string, value: unknown, width: number): string => `${name.padEnd(width)}: ${String(value)}`
+
+/** What a client chose, so that it can neither forge a line nor command the terminal of who reads it. */
+export const visible = (text: string): string =>
+  text.replace(/[\u0000-\u001f\u007f-\u009f]/g, c => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`)
