@@ -64,7 +64,8 @@ export class Hub {
   *retainedFor({ subscriber, filter, qos, noLocal, identifier }: Subscription<Session>): Generator<Outgoing> {
     const identifiers = identifier === 0 ? undefined : [identifier]
     for (const message of this.retained.match(splitShared(filter).filter)) {
-      const granted = Math.min(qos, message.qos) as QoS as QoS
+      if (noLocal && message.from === subscriber.clientId) continue // [MQTT-3.8.3-3]
+      const granted = Math.min(qos, message.qos) as QoS
       yield new Outgoing(message, granted, true, identifiers, undefined)
     }
   }

@@ -223,3 +223,13 @@ test('Hub.retainedFor() has RETAIN, the lower QoS and the identifier (section 3.
   assert.deepEqual(found('t/2', 2, 0), [['t/2', 2, undefined]])
   assert.deepEqual(found('$local/t/2', 2, 0), [['t/2', 2, undefined]])
 })
+
+test('Hub.retainedFor() spares a no-local subscriber what it published itself [MQTT-3.8.3-3]', () => {
+  const hub = new Hub({ shareStrategy: 'random', maxRetained: 0, maxRetainedPayload: 0, ignoreLoopDeliver: false })
+  const subscriber = new Session('c1', { maxInflight: 0, maxQueued: 0, storeQos0: true })
+  for (const from of ['c1', 'c2']) hub.retain(Message.of(`t/${from}`, Buffer.from('x'), { retain: true, from }))
+  const subscription = { subscriber, filter: 't/#', qos: 0, retainAsPublished: false, identifier: 0 } as const
+  const topics = (noLocal: boolean): string[] =>
+    [...hub.retainedFor({ ...subscription, noLocal })].map(({ message }) => message.topic)
+  assert.deepEqual([topics(true), topics(false).sort()], [['t/c2'], ['t/c1', 't/c2']])
+})
