@@ -1,3 +1,4 @@
+import type { Session } from '../delivery/session.js'
 import type { ClientInfo } from '../hooks.js'
 import { command, visible } from './command.js'
 
@@ -35,6 +36,18 @@ function row({
   }
 }
 
+/** What waits for a client and what it missed, under the names of emqttd's `sessions list`. */
+const load = (s: Session) => ({
+  subscriptions: s.subscriptions.size,
+  max_inflight: s.maxInflight,
+  inflight: s.inflightLength,
+  mqueue_len: s.queueLength,
+  mqueue_dropped: s.dropped,
+  awaiting_rel: s.awaitingRel.size,
+  deliver_msg: s.delivered,
+  enqueue_msg: s.enqueued
+})
+
 /** emqttd's line; `undefined` is what it prints for a client without a user name. */
 const show = (c: ClientRow): string =>
   `Client(${visible(c.client_id)}, clean_sess=${c.clean_sess}, username=${visible(c.username ?? 'undefined')}, peername=${c.peername}, connected_at=${c.connected_at})`
@@ -48,7 +61,7 @@ export const clients = {
   'clients show': command({
     summary: 'Show a client',
     usage: '<clientId>',
-    run: ({ broker }, { clientId }) => row(broker.client(clientId)),
+    run: ({ broker }, { clientId }) => ({ ...row(broker.client(clientId)), session: load(broker.session(clientId)) }),
     print: show
   }),
   'clients kick': command({

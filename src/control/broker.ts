@@ -9,6 +9,7 @@ import type { Access } from '../access/access.js'
 import type { MqttOptions } from '../config/broker-options.js'
 import { Hub } from '../delivery/hub.js'
 import { Message } from '../delivery/message.js'
+import type { Session } from '../delivery/session.js'
 import { BrokerError } from '../errors.js'
 import type { ClientInfo, Message as HookMessage, Hooks } from '../hooks.js'
 import type { Log } from '../log.js'
@@ -91,6 +92,11 @@ export class Broker {
 
   client(clientId: string): ClientInfo {
     return this.#find(clientId).identity!.client
+  }
+
+  /** The session of a connected client. */
+  session(clientId: string): Session {
+    return this.#find(clientId).session!
   }
 
   async kick(clientId: string): Promise<void> {
@@ -241,7 +247,9 @@ export class Broker {
     const { client } = front.identity!
     if (this.#online.get(client.clientId) === front) this.#online.delete(client.clientId)
     const reason = connection.reason ?? 'closed'
-    this.#log.info('client disconnected', { ...front.who(), username: client.username, reason })
+    const dropped = front.dropped // messages that it was too slow for
+    const slow = dropped > 0 ? { dropped } : {}
+    this.#log.info('client disconnected', { ...front.who(), username: client.username, reason, ...slow })
     this.#hooks.tell('client.disconnected', client, reason)
   }
 

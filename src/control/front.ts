@@ -99,6 +99,7 @@ export class Front implements Handler, Gatekeeper, Link {
   #clientId = ''
   #identity: Identity | undefined
   #session: Session | undefined
+  #droppedBefore = 0
   #publisher: Publisher | undefined
   /** What aedes is deciding over. */
   #asked: Subscribe | Unsubscribe | undefined
@@ -170,6 +171,11 @@ export class Front implements Handler, Gatekeeper, Link {
 
   get clientId(): string {
     return this.#clientId
+  }
+
+  /** Messages that its session has dropped during this connection. */
+  get dropped(): number {
+    return (this.#session?.dropped ?? 0) - this.#droppedBefore
   }
 
   /** What CONNECT says of the client, for those who judge it. */
@@ -390,6 +396,7 @@ export class Front implements Handler, Gatekeeper, Link {
     this.mountpoint = this.connection.origin.mountpoint.replace(/%[cu]/g, name => names[name as keyof typeof names])
     const { session, present } = this.#control.sessions.open(this.#clientId, cleanStart, expiry)
     this.#session = session
+    this.#droppedBefore = session.dropped
     const answer = connack(version, present && version !== 3, 0, version === 5 ? this.#promises(asked, expiry) : {})
     this.out.append(answer, 0, answer.length)
     this.#publisher = new Publisher(this.#control.hub, session, this.out, this, version === 5)

@@ -61,6 +61,9 @@ for (const qos of [0, 1]) {
     assert.ok(session.dropped > 0, 'something was lost, and counted')
     if (qos === 0) assert.equal(session.queueLength, 0, 'QoS 0 is dropped and does not wait')
 
+    const shown = await server.admin.call('clients show', { clientId: 'slow' })
+    assert.equal(shown.session.mqueue_dropped, session.dropped)
+
     slow.raw.socket.resume()
     const drain = async (last: string): Promise<string[]> => {
       const got: string[] = []
@@ -84,6 +87,8 @@ for (const qos of [0, 1]) {
     if (qos === 1) assert.equal(numbers.at(-1), count - 1, 'of QoS 1 the oldest went, not the newest')
     await from.publish('t', 'more', { qos })
     assert.deepEqual(await drain('more'), ['more'])
+    await server.server.broker.kick('slow')
+    await until('the log', () => server.log.some(line => /client disconnected.*clientId=slow.*dropped=\d+/.test(line)))
   })
 }
 
