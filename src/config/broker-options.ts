@@ -120,12 +120,14 @@ export const brokerSchema = {
       maxInflight: integer(32, { min: 0, max: 65535 }),
       maxAwaitingRel: integer(1000, { min: 1, max: 65535 }),
       expiryInterval: duration('2h'),
-      ignoreLoopDeliver: flag(false)
+      ignoreLoopDeliver: flag(false),
+      upgradeQos: flag(false)
     },
     mqueue: { maxLength: integer(1000), storeQos0: flag(true) },
     retain: {
       maxMessageNum: integer(1_000_000),
-      maxPayloadSize: size('1MB')
+      maxPayloadSize: size('1MB'),
+      expiryInterval: duration('0s')
     },
     sharedSubscriptionStrategy: oneOf(['random', 'round_robin', 'sticky', 'hash_clientid', 'hash_topic'], 'random'),
     plugins: { etcDir: text('etc/plugins/'), loadedFile: text('data/loaded_plugins') }

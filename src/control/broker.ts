@@ -52,7 +52,9 @@ export class Broker {
       shareStrategy: options.sharedSubscriptionStrategy,
       maxRetained: retain.maxMessageNum,
       maxRetainedPayload: retain.maxPayloadSize,
-      ignoreLoopDeliver: session.ignoreLoopDeliver
+      ignoreLoopDeliver: session.ignoreLoopDeliver,
+      upgradeQos: session.upgradeQos,
+      retainExpiry: retain.expiryInterval
     })
     const limits = { maxInflight: session.maxInflight, maxQueued: mqueue.maxLength, storeQos0: mqueue.storeQos0 }
     this.sessions = new Sessions(this.hub, limits, this.#wheel)

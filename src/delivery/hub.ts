@@ -22,6 +22,10 @@ export interface HubOptions {
   readonly maxRetainedPayload: number
   /** Whether a client's own message is not sent back to it, in MQTT 3 too (mqtt.session.ignore_loop_deliver). */
   readonly ignoreLoopDeliver: boolean
+  /** Whether a message goes out at the higher of its QoS and the subscription's; MQTT has the lower. */
+  readonly upgradeQos: boolean
+  /** Milliseconds after which a retained message is forgotten that has no expiry of its own; 0 is never. */
+  readonly retainExpiry: number
 }
 
 /** Subscribed anew or not, and what QoS was granted. */
@@ -65,7 +69,7 @@ export class Hub {
     const identifiers = identifier === 0 ? undefined : [identifier]
     for (const message of this.retained.match(splitShared(filter).filter)) {
       if (noLocal && message.from === subscriber.clientId) continue // [MQTT-3.8.3-3]
-      const granted = Math.min(qos, message.qos) as QoS
+      const granted = this.#granted(qos, message.qos)
       yield new Outgoing(message, granted, true, identifiers, undefined)
     }
   }
@@ -77,8 +81,12 @@ export class Hub {
     if (maxRetained > 0 && this.retained.size >= maxRetained && message.payloadLength > 0) {
       if (this.retained.get(message.topic) === undefined) return false
     }
-    this.retained.set(message)
+    this.retained.set(message, this.#options.retainExpiry)
     return true
+  }
+
+  #granted(subscribed: QoS, published: QoS): QoS {
+    return (this.#options.upgradeQos ? Math.max(subscribed, published) : Math.min(subscribed, published)) as QoS
   }
 
   /** Delivers to every session that wants it; tells how many. @param match what the router said of the topic, if known. */
@@ -89,7 +97,7 @@ export class Hub {
       const { subscriber, qos, noLocal, retainAsPublished, identifiers } = routes[i]!
       if ((noLocal || this.#options.ignoreLoopDeliver) && subscriber.clientId === message.from) continue
       count++
-      subscriber.deliver(message, Math.min(qos, message.qos) as QoS, retainAsPublished && message.retain, identifiers)
+      subscriber.deliver(message, this.#granted(qos, message.qos), retainAsPublished && message.retain, identifiers)
     }
     for (let i = 0; i < groups.length; i++) if (this.#share(groups[i]!, message)) count++
     return count
@@ -119,7 +127,7 @@ export class Hub {
     group.cursor = chosen
     const { subscriber, qos, retainAsPublished, identifier } = members[chosen]!
     const identifiers = identifier === 0 ? undefined : [identifier]
-    const granted = Math.min(qos, message.qos) as QoS
+    const granted = this.#granted(qos, message.qos)
     subscriber.deliver(message, granted, retainAsPublished && message.retain, identifiers, group)
     return true
   }

@@ -98,6 +98,13 @@ export class Message {
     return kept
   }
 
+  /** A copy that expires then, though it does not say so. */
+  until(time: number): Message {
+    const copy = this.#owned ? this.under('') : this.#own()
+    copy.expiresAt = time
+    return copy
+  }
+
   /** The same message with more before its topic. */
   under(mountpoint: string): Message {
     const { qos, retain, from } = this

@@ -20,8 +20,10 @@ export class RetainedMessages {
     return this.#size
   }
 
-  /** Keeps the message for its topic; one without a payload removes what was kept [MQTT-3.3.1-6], [MQTT-3.3.1-7]. */
-  set(message: Message): void {
+  /** Keeps the message for its topic; one without a payload removes what was kept [MQTT-3.3.1-6], [MQTT-3.3.1-7].
+   * @param expiryMs how long one without an expiry of its own is kept; 0 is for ever.
+   */
+  set(message: Message, expiryMs = 0): void {
     if (message.payloadLength === 0) return this.#remove(message.topic)
     let at = this.#root
     for (const level of message.topic.split('/')) {
@@ -34,7 +36,7 @@ export class RetainedMessages {
       at = child
     }
     if (at.message === undefined) this.#size++
-    at.message = message.kept()
+    at.message = expiryMs > 0 && message.expiresAt === 0 ? message.until(Date.now() + expiryMs) : message.kept()
   }
 
   get(topic: string): Message | undefined {

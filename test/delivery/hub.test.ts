@@ -8,7 +8,15 @@ import { encodeProperties } from '../../src/wire/properties.js'
 import { Peer, payloads } from '../support/packets.js'
 
 const hubOf = (options: Partial<HubOptions> = {}): Hub =>
-  new Hub({ shareStrategy: 'round_robin', maxRetained: 0, maxRetainedPayload: 0, ignoreLoopDeliver: false, ...options })
+  new Hub({
+    shareStrategy: 'round_robin',
+    maxRetained: 0,
+    maxRetainedPayload: 0,
+    ignoreLoopDeliver: false,
+    upgradeQos: false,
+    retainExpiry: 0,
+    ...options
+  })
 
 interface Member {
   readonly session: Session
@@ -225,11 +233,47 @@ test('Hub.retainedFor() has RETAIN, the lower QoS and the identifier (section 3.
 })
 
 test('Hub.retainedFor() spares a no-local subscriber what it published itself [MQTT-3.8.3-3]', () => {
-  const hub = new Hub({ shareStrategy: 'random', maxRetained: 0, maxRetainedPayload: 0, ignoreLoopDeliver: false })
+  const hub = new Hub({
+    shareStrategy: 'random',
+    maxRetained: 0,
+    maxRetainedPayload: 0,
+    ignoreLoopDeliver: false,
+    upgradeQos: false,
+    retainExpiry: 0
+  })
   const subscriber = new Session('c1', { maxInflight: 0, maxQueued: 0, storeQos0: true })
   for (const from of ['c1', 'c2']) hub.retain(Message.of(`t/${from}`, Buffer.from('x'), { retain: true, from }))
   const subscription = { subscriber, filter: 't/#', qos: 0, retainAsPublished: false, identifier: 0 } as const
   const topics = (noLocal: boolean): string[] =>
     [...hub.retainedFor({ ...subscription, noLocal })].map(({ message }) => message.topic)
   assert.deepEqual([topics(true), topics(false).sort()], [['t/c2'], ['t/c1', 't/c2']])
+})
+
+test('Hub.route() delivers at the lower QoS, and with upgradeQos at the higher', () => {
+  for (const upgradeQos of [false, true]) {
+    const hub = hubOf({ upgradeQos })
+    const subscriber = new Session('c1', { maxInflight: 0, maxQueued: 0, storeQos0: true })
+    const peer = new Peer()
+    subscriber.attach(peer)
+    hub.subscribe({ subscriber, filter: 't', qos: 1, noLocal: false, retainAsPublished: false, identifier: 0 })
+    for (const qos of [0, 1, 2] as const) hub.route(Message.of('t', Buffer.from('x'), { qos }))
+    assert.deepEqual(
+      peer.taken().map(({ qos }) => qos),
+      upgradeQos ? [1, 1, 2] : [0, 1, 1]
+    )
+  }
+})
+
+test('Hub.retain() keeps a message for retainExpiry, unless it has an expiry of its own', t => {
+  t.mock.timers.enable({ apis: ['Date'], now: 1_000_000 })
+  const hub = hubOf({ retainExpiry: 10_000 })
+  hub.retain(Message.of('a', Buffer.from('x'), { retain: true }))
+  const longer = Message.of('b', Buffer.from('x'), { retain: true }, encodeProperties({ messageExpiryInterval: 60 }))
+  longer.expires(60, 1)
+  hub.retain(longer)
+  const topics = (): string[] => [...hub.retained.match('#')].map(({ topic }) => topic)
+  assert.deepEqual(topics(), ['a', 'b'])
+  t.mock.timers.setTime(1_011_000)
+  assert.deepEqual(topics(), ['b'])
+  assert.equal(hub.retained.size, 1)
 })

@@ -261,7 +261,9 @@ test('QoS 1 arrives at least once, QoS 2 exactly once, in order and within the w
           shareStrategy: 'random',
           maxRetained: 0,
           maxRetainedPayload: 0,
-          ignoreLoopDeliver: false
+          ignoreLoopDeliver: false,
+          upgradeQos: false,
+          retainExpiry: 0
         })
         const sender = new Sender(hub, from)
         const receiver = new Receiver({ ...limits, maxQueued: 0 }, receiveMaximum, to)

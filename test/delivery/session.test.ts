@@ -449,7 +449,14 @@ describe('Session.feed()', () => {
 })
 
 test('Session.end() hands back what a group gave and the client did not take, in order', () => {
-  const hub = new Hub({ shareStrategy: 'sticky', maxRetained: 0, maxRetainedPayload: 0, ignoreLoopDeliver: false })
+  const hub = new Hub({
+    shareStrategy: 'sticky',
+    maxRetained: 0,
+    maxRetainedPayload: 0,
+    ignoreLoopDeliver: false,
+    upgradeQos: false,
+    retainExpiry: 0
+  })
   const s = session({ maxInflight: 3 })
   const options = { subscriber: s, qos: 2, noLocal: false, retainAsPublished: false, identifier: 0 } as const
   hub.subscribe({ ...options, filter: '$share/g/t' })
