@@ -135,12 +135,17 @@ function tokenize(source: string): Token[] {
   return tokens
 }
 
+/** How deep `and` and `or` may stand in each other, with a bracket or two for each. */
+const deepest = 100
+
 function readRules(source: string, report: Report): WrittenRule[] {
   const tokens = tokenize(source)
   const rules: WrittenRule[] = []
   let at = 0
+  let depth = 0
   while (tokens[at]!.kind !== 'end') {
     const first = at
+    depth = 0
     try {
       if (tokens[at]!.text !== '{') fail('a rule such as {allow, all}')
       const term = readItems('tuple')
@@ -178,6 +183,8 @@ function readRules(source: string, report: Report): WrittenRule[] {
   }
 
   function readItems<K extends 'tuple' | 'list'>(kind: K): Items<K> {
+    if (depth === deepest) fail(`at most ${deepest} brackets in each other`) // before the stack ends
+    depth++
     const { start } = tokens[at++]!
     const close = kind === 'tuple' ? '}' : ']'
     const items: Term[] = []
@@ -189,6 +196,7 @@ function readRules(source: string, report: Report): WrittenRule[] {
       }
     }
     take(close, `"," or "${close}"`)
+    depth--
     return { kind, items, start, end: tokens[at - 1]!.end }
   }
 

@@ -8,7 +8,7 @@ import type { QoS } from './frame.js'
 import { encodeProperties, In, lengthBytes, type Properties, readProperties, sized } from './properties.js'
 import { Reader } from './reader.js'
 import { malformed, PacketError, protocolError, Reason, type ReasonCode } from './reason-codes.js'
-import { isTopicFilter, isTopicName } from './topic.js'
+import { isTopicFilter, isTopicName, splitShared } from './topic.js'
 
 /** 3 is MQTT 3.1, 4 is MQTT 3.1.1. */
 export type Version = 3 | 4 | 5
@@ -121,7 +121,7 @@ export function readSubscribe(bytes: Buffer, at: number, end: number, version: V
     if (retainHandling === 3) throw protocolError('retain handling 3')
     const noLocal = (options & 4) !== 0
     if (!isTopicFilter(filter)) throw new PacketError(Reason.TOPIC_FILTER_INVALID, 'topic filter') // [MQTT-4.7.1-2]
-    if (noLocal && filter.startsWith('$share/')) throw protocolError('no local on a shared subscription') // [MQTT-3.8.3-4]
+    if (noLocal && splitShared(filter).group !== undefined) throw protocolError('no local on a shared subscription') // [MQTT-3.8.3-4]
     requests.push({
       filter,
       qos: (options & 3) as QoS,

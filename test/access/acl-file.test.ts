@@ -438,3 +438,16 @@ test('etc/acl.conf says truly which filters a rule covers and which it overlaps'
     assert.equal(verdict(deny, alice, 'subscribe', asked), 'deny')
   }
 })
+
+test('parseAcl() names brackets without end as a problem, and reads the next rule', () => {
+  const deep = `{allow, ${"{'and', [".repeat(5000)}`
+  assert.throws(
+    () => parseAcl(`${deep}\n{allow, alll}.\n`, 'acl.conf'),
+    (err: unknown) => {
+      assert(err instanceof ConfigError)
+      assert.match(err.message, /acl\.conf:1:\d+: expected at most 100 brackets in each other/)
+      assert.match(err.message, /acl\.conf:2:9: .*did you mean all\?/)
+      return true
+    }
+  )
+})
