@@ -111,6 +111,7 @@ export class Server {
       if (home !== undefined) await plugins.loadRemembered()
       for (const { plugin, options: given } of brought) await plugins.adopt(plugin, given)
       for (const listener of listeners) {
+        if (server.#stopping !== undefined) break // asked to, by the admin socket
         await listener.open()
         server.#undo.push(() => listener.close())
         log.info('listening', { listener: listener.name, on: listener.info().bind })
@@ -119,6 +120,11 @@ export class Server {
       if (server === undefined) unlock()
       else await server.stop('fast')
       throw err
+    }
+    if (server.#stopping !== undefined) {
+      for (const listener of server.listeners) await listener.close() // one may have opened after the others were closed
+      await server.#stopping
+      return server
     }
     server.#phase = 'running'
     log.info('broker is running', { version, node: options.node.name, pid: process.pid })

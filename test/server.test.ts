@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import test from 'node:test'
 import mqtt from 'mqtt'
+import { AdminClient } from '../src/admin/client.js'
 import { BrokerError } from '../src/errors.js'
 import { createLog } from '../src/log.js'
 import { Server } from '../src/server.js'
@@ -83,4 +84,26 @@ test('certificates are made for the listeners that use them, and only then', asy
   assert(!existsSync(plain.home.path('etc/certs/cert.pem')))
   const secure = await startServer(t, { conf: 'listener.ssl.test = 127.0.0.1:0' })
   assert(existsSync(secure.home.path('etc/certs/cert.pem')))
+})
+
+test('Server.stop() while the broker starts leaves no listener open', async t => {
+  const home = makeHome(t, { plugins: { slow: '' } })
+  mkdirSync(home.path('plugins'))
+  mkdirSync(home.data)
+  writeFileSync(home.path('data/loaded_plugins'), 'slow.\n')
+  writeFileSync(
+    home.path('plugins/slow.mjs'),
+    `export default { name: 'slow', description: '', prefix: 'slow', options: {}, start: async () => { await new Promise(r => setTimeout(r, 300)) } }`
+  )
+  const starting = Server.start({ home, settings: readSettings(home, {}), log: createLog() })
+  const admin = new AdminClient(home.adminSocket)
+  await until('the admin socket', () => existsSync(home.adminSocket))
+  await admin.call('node stop', { mode: 'fast', timeoutMs: '1000' })
+  const server = await starting
+  await server.stopped
+  assert.equal(server.phase, 'stopping')
+  const refused = await new Promise<string>(resolve => {
+    connect(server.listeners[0]!.port, '127.0.0.1').once('error', err => resolve((err as NodeJS.ErrnoException).code!))
+  })
+  assert.match(refused, /ECONNREFUSED|EADDRNOTAVAIL/)
 })
