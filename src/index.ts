@@ -9,8 +9,8 @@ import { AclRules } from './access/acl-file.js'
 import { brokerSchema, type GivenBrokerOptions } from './config/broker-options.js'
 import { optionsFrom } from './config/config.js'
 import { BrokerError } from './errors.js'
-import { findHome, Home } from './home.js'
-import type { ClientInfo, Facts, Handler, HookName, HookScope } from './hooks.js'
+import { Home } from './home.js'
+import type { ClientInfo, Handler, HookName, HookScope } from './hooks.js'
 import { createLog, type LogRoot, type Sink } from './log.js'
 import { fileSinks } from './log-files.js'
 import type { ListenerInfo } from './net/listener.js'
@@ -114,11 +114,10 @@ function portOf({ listeners }: Server, name: string | undefined): number {
 }
 
 export { BrokerError, type ErrorCode } from './errors.js'
-export type { Action, ClientInfo, EndReason, Handler, HookName, HookScope, Message, Peer } from './hooks.js'
+export { findHome } from './home.js'
+export type { Action, ClientInfo, EndReason, Facts, Handler, HookName, HookScope, Message, Peer } from './hooks.js'
 export type { Level, Sink } from './log.js'
 export type { ListenerInfo } from './net/listener.js'
 export { type Plugin, type PluginContext, plugin, type Running } from './plugin.js'
 export type { Brought } from './plugins.js'
 export type { StopMode } from './server.js'
-export type { Facts }
-export { findHome }

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
-import test from 'node:test'
+import test, { type TestContext } from 'node:test'
 import mqtt from 'mqtt'
 import { AdminClient } from '../src/admin/client.js'
 import { BrokerError } from '../src/errors.js'
+import type { Home } from '../src/home.js'
 import { createLog } from '../src/log.js'
 import { Server } from '../src/server.js'
 import { readSettings } from '../src/settings.js'
@@ -58,13 +59,19 @@ test('Server.stop() delivers what is written before it ends a client', async t =
   await until('all 500', () => got === 500)
 })
 
-test('listeners open after the remembered plugins are up: nobody slips in before them', async t => {
+/** A home that remembers a plugin `slow` with this code. */
+function homeWithPlugin(t: TestContext, code: string): Home {
   const home = makeHome(t, { plugins: { slow: '' } })
   mkdirSync(home.path('plugins'))
   mkdirSync(home.data)
   writeFileSync(home.path('data/loaded_plugins'), 'slow.\n')
-  writeFileSync(
-    home.path('plugins/slow.mjs'),
+  writeFileSync(home.path('plugins/slow.mjs'), code)
+  return home
+}
+
+test('listeners open after the remembered plugins are up: nobody slips in before them', async t => {
+  const home = homeWithPlugin(
+    t,
     `export default { name: 'slow', description: '', prefix: 'slow', options: {},
       async start ({ hooks }) { await new Promise(r => setTimeout(r, 200)); hooks.on('client.authenticate', () => 'deny'); return { check: async () => { throw new Error('backend away') } } } }`
   )
@@ -87,12 +94,8 @@ test('certificates are made for the listeners that use them, and only then', asy
 })
 
 test('Server.stop() while the broker starts leaves no listener open', async t => {
-  const home = makeHome(t, { plugins: { slow: '' } })
-  mkdirSync(home.path('plugins'))
-  mkdirSync(home.data)
-  writeFileSync(home.path('data/loaded_plugins'), 'slow.\n')
-  writeFileSync(
-    home.path('plugins/slow.mjs'),
+  const home = homeWithPlugin(
+    t,
     `export default { name: 'slow', description: '', prefix: 'slow', options: {}, start: async () => { await new Promise(r => setTimeout(r, 300)) } }`
   )
   const starting = Server.start({ home, settings: readSettings(home, {}), log: createLog() })

@@ -11,9 +11,8 @@
  * denies `secret/#`.) For a publish the two are the same, since a topic name is a
  * filter that matches itself alone: a rule's topics need not know which it is.
  */
-import { BlockList, isIP } from 'node:net'
 import { ConfigError, type Problem, printable } from '../config/problem.js'
-import { parseNetwork } from '../config/values.js'
+import { parseNetwork, within } from '../config/values.js'
 import { covers, isTopicFilter, overlaps, splitShared } from '../wire/topic.js'
 import { nearest } from '../words.js'
 
@@ -339,13 +338,12 @@ class Compiler {
       return nobody
     }
     try {
-      const { address, prefix, family } = parseNetwork(term.value)
-      if (/^::ffff:/i.test(address)) this.#expected(term, 'an IPv4 network as such: no peer is known in IPv6 dress')
-      const version = isIP(address)
-      const list = new BlockList()
-      list.addSubnet(address, prefix, family)
-      // BlockList keeps IPv4 within IPv6, so that "::/0" would have every IPv4 peer too. An unknown peer has version 0.
-      return client => isIP(client.address) === version && list.check(client.address, family)
+      const network = parseNetwork(term.value)
+      if (/^::ffff:/i.test(network.address)) {
+        this.#expected(term, 'an IPv4 network as such: no peer is known in IPv6 dress')
+      }
+      const fits = within([network])
+      return client => fits(client.address)
     } catch (err) {
       if (!(err instanceof SyntaxError)) throw err
       this.#report(term.start, err.message)
@@ -419,7 +417,11 @@ class Compiler {
  * - A deny rule must not be shaken off by such a name: `+` and `#` become U+0000,
  *   which no topic has, so that only a wildcard asked for can meet them.
  */
-function fill(levels: readonly string[], { clientId, username }: AclClient, allow: boolean): string | undefined {
+export function fill(
+  levels: readonly string[],
+  { clientId, username }: Pick<AclClient, 'clientId' | 'username'>,
+  allow: boolean
+): string | undefined {
   let filter = ''
   for (let i = 0; i < levels.length; i++) {
     let level = levels[i]!

@@ -6,9 +6,9 @@
  * everybody in row 1 and the exceptions below it. Each row means what the same
  * rule means in etc/acl.conf.
  */
-import { BlockList, isIP } from 'node:net'
-import { type Network, parseNetwork } from '../config/values.js'
+import { type Network, parseNetwork, within } from '../config/values.js'
 import { covers, isTopicFilter, overlaps, splitShared } from '../wire/topic.js'
+import { fill } from './acl-file.js'
 
 /** As the database gave it: text, a boolean or NULL in each column. */
 export type Row = readonly (string | number | boolean | null)[]
@@ -103,41 +103,14 @@ function applies(rule: Rule, client: RowClient, action: 'publish' | 'subscribe',
     (rule.access === 'pubsub' || rule.access === action) &&
     (rule.username === undefined || rule.username === client.username) &&
     (rule.clientId === undefined || rule.clientId === client.clientId) &&
-    (rule.from === undefined || isWithin(client.peer.address, rule.from)) &&
+    (rule.from === undefined || within([rule.from])(client.peer.address)) &&
     concerns(rule, client, topic)
   )
-}
-
-function isWithin(address: string, { address: network, prefix, family }: Network): boolean {
-  // BlockList keeps IPv4 within IPv6, so that ::/0 would have every IPv4 peer too.
-  if (isIP(address) !== isIP(network)) return false
-  const list = new BlockList()
-  list.addSubnet(network, prefix, family)
-  return list.check(address, family)
 }
 
 /** A subscription is allowed by a rule that covers all of it, and denied by one that overlaps with it. */
 function concerns({ filter, literal, allow }: Rule, client: RowClient, topic: string): boolean {
   if (literal) return topic === filter
-  const filled = fill(filter, client, allow)
+  const filled = fill(filter.split('/'), client, allow)
   return filled !== undefined && (allow ? covers : overlaps)(filled, topic)
-}
-
-/**
- * The filter with the client's names in the place of the levels `%u` and `%c`;
- * undefined when the row is not for this client. A name is one level and no
- * wildcard. A client chooses its own id: under an allow row `#`, `a/b` or, as the
- * first level, `$SYS` gain it nothing [MQTT-4.7.2-1]; and it does not shake off a
- * deny row by such an id, where a wildcard becomes U+0000, which no topic has.
- */
-function fill(filter: string, { username, clientId }: RowClient, allow: boolean): string | undefined {
-  const levels = filter.split('/')
-  for (const [i, level] of levels.entries()) {
-    if (level !== '%u' && level !== '%c') continue
-    const name = level === '%u' ? username : clientId
-    if (name === undefined || name === '') return undefined
-    if (allow && (/[/+#]/.test(name) || (i === 0 && name.startsWith('$')))) return undefined
-    levels[i] = name.replace(/[+#]/g, '\0')
-  }
-  return levels.join('/')
 }

@@ -2,7 +2,7 @@
  * The kinds of value a key can have. Each turns the text of a file into a value
  * or throws a SyntaxError that says what was expected and what was there.
  */
-import { isIP } from 'node:net'
+import { BlockList, isIP } from 'node:net'
 
 /** One option: how its text becomes a value, and what it is when absent. Without `fallback` it is required. */
 export interface Key<T> {
@@ -152,4 +152,17 @@ export function parseNetwork(raw: string): Network {
   const prefix = bits === undefined ? most : Number(bits)
   if (version === 0 || prefix > most) expected(what, raw)
   return { address: ip!, prefix, family: version === 4 ? 'ipv4' : 'ipv6' }
+}
+
+/** Whether an address is in one of the networks; no IPv4 address is in an IPv6 network, `::/0` included. */
+export function within(networks: readonly Network[]): (address: string) => boolean {
+  const lists = { 4: new BlockList(), 6: new BlockList() }
+  for (const { address, prefix, family } of networks) {
+    lists[family === 'ipv4' ? 4 : 6].addSubnet(address, prefix, family)
+  }
+  return address => {
+    const version = isIP(address)
+    if (version === 4) return lists[4].check(address, 'ipv4')
+    return version === 6 && lists[6].check(address, 'ipv6')
+  }
 }

@@ -112,8 +112,7 @@ export class Broker {
   async publish({ topic, payload, qos, retain }: Omit<HookMessage, 'from'>): Promise<void> {
     if (!this.#isTopic(topic)) throw new BrokerError('BAD_REQUEST', `not a topic: "${topic}"`)
     const message = Message.of(topic, payload, { qos, retain })
-    if (retain) this.hub.retain(message)
-    this.hub.route(message)
+    this.hub.publish(message)
   }
 
   get connectionCount(): number {
@@ -268,10 +267,6 @@ export class Broker {
       this.#log.error('message.publish gave a bad topic; the message is lost', { topic: next.topic })
       return null
     }
-    const properties = message.bytes.subarray(message.propertiesAt, message.propertiesEnd)
-    const made = Message.of(next.topic, next.payload, { qos, retain: next.retain, from }, properties)
-    made.expiresAt = message.expiresAt
-    made.expiryAt = message.expiryAt
-    return made
+    return message.remade(next.topic, next.payload, next.retain)
   }
 }

@@ -24,6 +24,7 @@ import {
   type Connect,
   connack,
   disconnect,
+  packet,
   readAck,
   readConnect,
   readDisconnect,
@@ -35,7 +36,7 @@ import {
   unsuback,
   type Version
 } from '../wire/packets.js'
-import { encodeProperties, lengthBytes, type Properties, sized } from '../wire/properties.js'
+import { type Properties, sized } from '../wire/properties.js'
 import { malformed, PacketError, protocolError, Reason, type ReasonCode } from '../wire/reason-codes.js'
 import { mounted, splitShared } from '../wire/topic.js'
 import { AedesStream } from './aedes-stream.js'
@@ -282,7 +283,7 @@ export class Front implements Handler, Gatekeeper, Link {
             : undefined
     if (version !== undefined && code !== undefined) {
       const bytes = connack(version === 5 ? 5 : 4, false, code)
-      this.out.append(bytes, 0, bytes.length)
+      this.out.write(bytes)
     }
     this.connection.hangUp(code === undefined ? 'protocol_error' : 'refused')
     return false
@@ -342,7 +343,7 @@ export class Front implements Handler, Gatekeeper, Link {
   #answer(header: number, packetId: number): void {
     if (this.version !== 5) return this.out.acknowledge(header, packetId)
     const bytes = ackWithReason(header, packetId, Reason.PACKET_IDENTIFIER_NOT_FOUND)
-    this.out.append(bytes, 0, bytes.length)
+    this.out.write(bytes)
   }
 
   #disconnect(bytes: Buffer, at: number, end: number): void {
@@ -376,7 +377,7 @@ export class Front implements Handler, Gatekeeper, Link {
       case PacketType.UNSUBACK:
         return this.#unsubackFromAedes()
       case PacketType.PINGRESP:
-        return this.out.append(packet, 0, packet.length)
+        return this.out.write(packet)
     }
   }
 
@@ -385,7 +386,7 @@ export class Front implements Handler, Gatekeeper, Link {
     const { version, cleanStart, properties } = connect
     if (code !== 0 || this.#identity === undefined) {
       const answer = connack(version, false, version === 5 ? (connackReason.get(code) ?? Reason.NOT_AUTHORIZED) : code)
-      this.out.append(answer, 0, answer.length)
+      this.out.write(answer)
       this.connection.hangUp('refused')
       return
     }
@@ -398,7 +399,7 @@ export class Front implements Handler, Gatekeeper, Link {
     this.#session = session
     this.#droppedBefore = session.dropped
     const answer = connack(version, present && version !== 3, 0, version === 5 ? this.#promises(asked, expiry) : {})
-    this.out.append(answer, 0, answer.length)
+    this.out.write(answer)
     this.#publisher = new Publisher(this.#control.hub, session, this.out, this, version === 5)
     this.connection.established(connect.keepAlive * 1000 * this.#control.options.keepaliveBackoff * 2)
     this.#control.connected(this)
@@ -442,7 +443,7 @@ export class Front implements Handler, Gatekeeper, Link {
       return qos
     })
     const answer = suback(version, packetId, codes)
-    this.out.append(answer, 0, answer.length)
+    this.out.write(answer)
     this.#asked = undefined
     for (const feed of feeds) feed()
     this.connection.resume()
@@ -456,7 +457,7 @@ export class Front implements Handler, Gatekeeper, Link {
       return was ? Reason.SUCCESS : Reason.NO_SUBSCRIPTION_EXISTED
     })
     const answer = unsuback(this.#connect!.version, packetId, codes)
-    this.out.append(answer, 0, answer.length)
+    this.out.write(answer)
     this.#asked = undefined
     this.connection.resume()
   }
@@ -494,18 +495,12 @@ export class Front implements Handler, Gatekeeper, Link {
     const { mountpoint } = this
     const publish = async (): Promise<void> => {
       if (!(await this.#control.authorize(identity, 'publish', topic))) return
-      const { messageExpiryInterval, ...others } = properties
-      const bytes = encodeProperties({
-        ...others,
-        ...(messageExpiryInterval === undefined ? {} : { messageExpiryInterval })
-      })
-      let message: Message | null = Message.of(topic, payload, { qos, retain, from: identity.client.clientId }, bytes)
-      if (messageExpiryInterval !== undefined) message.expires(messageExpiryInterval, bytes.length - 4)
+      const from = identity.client.clientId
+      let message: Message | null = Message.withProperties(topic, payload, { qos, retain, from }, properties)
       if (this.#control.filter !== undefined) message = await this.#control.filter(message)
       if (message === null) return
       if (mountpoint !== '') message = message.under(mountpoint)
-      if (message.retain) hub.retain(message)
-      hub.route(message)
+      hub.publish(message)
     }
     return { delay, publish: () => void publish().catch((err: unknown) => log.error('will', { err })) }
   }
@@ -518,11 +513,6 @@ export class Front implements Handler, Gatekeeper, Link {
 }
 
 // ── what aedes is handed, in MQTT 3.1.1 ──────────────────────────────────────
-
-const packet = (header: number, ...body: Buffer[]): Buffer => {
-  const all = Buffer.concat(body)
-  return Buffer.concat([Buffer.from([header]), lengthBytes(all.length), all])
-}
 
 /** Without session, keep alive and will, which are ours. */
 function connectOf(clientId: string, { username, password }: Connect): Buffer {

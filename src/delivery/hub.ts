@@ -89,6 +89,12 @@ export class Hub {
     return (this.#options.upgradeQos ? Math.max(subscribed, published) : Math.min(subscribed, published)) as QoS
   }
 
+  /** Keeps the message if it is to be retained, and delivers it. @param match as for route(). */
+  publish(message: Message, match?: Match<Session>): number {
+    if (message.retain) this.retain(message)
+    return this.route(message, match)
+  }
+
   /** Delivers to every session that wants it; tells how many. @param match what the router said of the topic, if known. */
   route(message: Message, match: Match<Session> = this.router.match(message.topic)): number {
     const { routes, groups } = match

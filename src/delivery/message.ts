@@ -8,6 +8,7 @@
  */
 import { copyBytes } from '../wire/encode.js'
 import type { QoS } from '../wire/frame.js'
+import { encodeProperties, type Properties } from '../wire/properties.js'
 
 const nothing = Buffer.alloc(0)
 
@@ -107,9 +108,14 @@ export class Message {
 
   /** The same message with more before its topic. */
   under(mountpoint: string): Message {
-    const { qos, retain, from } = this
+    return this.remade(mountpoint + this.topic, this.payload, this.retain)
+  }
+
+  /** A message of another topic and payload with the same properties and QoS, from the same publisher. */
+  remade(topic: string, payload: Uint8Array, retain: boolean): Message {
+    const { qos, from } = this
     const properties = this.bytes.subarray(this.propertiesAt, this.propertiesEnd)
-    const made = Message.of(mountpoint + this.topic, this.payload, { qos, retain, from }, properties)
+    const made = Message.of(topic, payload, { qos, retain, from }, properties)
     made.expiresAt = this.expiresAt
     made.expiryAt = this.expiryAt
     return made
@@ -136,6 +142,20 @@ export class Message {
   /** Bytes it needs on the wire, but for header and packet id. */
   get weight(): number {
     return this.topicEnd - this.topicAt + this.propertiesEnd - this.propertiesAt + this.end - this.payloadAt
+  }
+
+  /** A message with properties of MQTT 5; its expiry, if it has one, counts from now. */
+  static withProperties(
+    topic: string,
+    payload: Uint8Array,
+    options: { qos: QoS; retain: boolean; from: string | undefined },
+    { messageExpiryInterval, ...others }: Properties
+  ): Message {
+    if (messageExpiryInterval === undefined) return Message.of(topic, payload, options, encodeProperties(others))
+    const bytes = encodeProperties({ ...others, messageExpiryInterval }) // the last, so its value is the last four bytes
+    const made = Message.of(topic, payload, options, bytes)
+    made.expires(messageExpiryInterval, bytes.length - 4)
+    return made
   }
 
   /** A message that the broker or a program makes. */

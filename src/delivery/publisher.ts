@@ -7,7 +7,7 @@ import { isUtf8 } from 'node:buffer'
 import type { Outbox } from '../net/outbox.js'
 import type { QoS } from '../wire/frame.js'
 import { ackWithReason, checkResponseTopic } from '../wire/packets.js'
-import { encodeProperties, In, readProperties } from '../wire/properties.js'
+import { In, readProperties } from '../wire/properties.js'
 import { Reader } from '../wire/reader.js'
 import { malformed, PacketError, protocolError, Reason, type ReasonCode } from '../wire/reason-codes.js'
 import { isTopicName, levelsOf } from '../wire/topic.js'
@@ -150,7 +150,8 @@ export class Publisher {
       if (id === 0x02) expiryAt = from + 1
     })
     checkResponseTopic(properties)
-    const { topicAlias, messageExpiryInterval, ...forwarded } = properties
+    const { topicAlias, ...forwarded } = properties
+    const { messageExpiryInterval } = forwarded
     if (topicAlias !== undefined && (topicAlias === 0 || topicAlias > this.#gate.topicAliasMaximum)) {
       throw new PacketError(Reason.TOPIC_ALIAS_INVALID, `topic alias ${topicAlias}`) // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
     }
@@ -166,14 +167,8 @@ export class Publisher {
       if (topic !== this.#topic) this.#setTopic(topic, Buffer.from(topic))
     }
     if (topicAlias !== undefined) {
-      const plain = encodeProperties({
-        ...forwarded,
-        ...(messageExpiryInterval === undefined ? {} : { messageExpiryInterval })
-      })
       const { qos, retain, from } = message
-      const made = Message.of(this.#topic, bytes.subarray(reader.at, end), { qos, retain, from }, plain)
-      if (messageExpiryInterval !== undefined) made.expires(messageExpiryInterval, plain.length - 4)
-      return made
+      return Message.withProperties(this.#topic, bytes.subarray(reader.at, end), { qos, retain, from }, forwarded)
     }
     message.topic = this.#topic
     message.propertiesEnd = reader.at
@@ -232,8 +227,7 @@ export class Publisher {
       if (awaitingRel.has(packetId)) return this.#acknowledge(2, packetId, Reason.SUCCESS) // while it was judged
       awaitingRel.add(packetId) // before it is routed, or a second one would be too
     }
-    if (message.retain) this.#hub.retain(message)
-    const receivers = this.#hub.route(message, match)
+    const receivers = this.#hub.publish(message, match)
     this.#acknowledge(message.qos, packetId, receivers === 0 ? Reason.NO_MATCHING_SUBSCRIBERS : Reason.SUCCESS)
   }
 
@@ -250,7 +244,7 @@ export class Publisher {
       return
     }
     const bytes = ackWithReason(header, packetId, reason)
-    this.#out.append(bytes, 0, bytes.length)
+    this.#out.write(bytes)
   }
 }
 

@@ -138,7 +138,7 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
     this.#closed = true
     this.#reason = reason
     const words = this.#handler?.lastWords(reason)
-    if (words !== undefined) this.out.append(words, 0, words.length)
+    if (words !== undefined) this.out.write(words)
     this.out.flush()
     this.out.close()
     this.#wheel.forget(this)

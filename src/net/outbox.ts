@@ -93,6 +93,11 @@ export class Outbox {
     this.length = copyBytes(source, start, end, this.bytes, this.length)
   }
 
+  /** All of the bytes. */
+  write(bytes: Buffer): void {
+    this.append(bytes, 0, bytes.length)
+  }
+
   /** A packet of four bytes: PUBACK, PUBREC, PUBREL, PUBCOMP without more to say. */
   acknowledge(header: number, packetId: number): void {
     this.room(4)

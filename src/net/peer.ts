@@ -1,7 +1,7 @@
 /** Who is at the other end of a socket, and whether a listener's rules let that address in. */
-import { BlockList, isIP, SocketAddress } from 'node:net'
+import { isIP, SocketAddress } from 'node:net'
 import type { AccessRule } from '../config/broker-options.js'
-import type { Network } from '../config/values.js'
+import { within } from '../config/values.js'
 
 /** `::ffff:10.0.0.1`, as a dual-stack socket has it, is 10.0.0.1. */
 export function undressed(address: string): string {
@@ -17,19 +17,6 @@ export function addressIn(text: string): string | undefined {
 
 export function isLoopback(address: string): boolean {
   return address === '::1' || (isIP(address) === 4 && address.startsWith('127.'))
-}
-
-/** Whether an address is in one of the networks; no IPv4 address is in an IPv6 network, `::/0` included. */
-export function within(networks: readonly Network[]): (address: string) => boolean {
-  const lists = { 4: new BlockList(), 6: new BlockList() }
-  for (const { address, prefix, family } of networks) {
-    lists[family === 'ipv4' ? 4 : 6].addSubnet(address, prefix, family)
-  }
-  return address => {
-    const version = isIP(address)
-    if (version === 4) return lists[4].check(address, 'ipv4')
-    return version === 6 && lists[6].check(address, 'ipv6')
-  }
 }
 
 /** The first rule that fits decides; where none does, the address is let in, as in emqttd. */

@@ -5,7 +5,7 @@
  */
 
 import type { QoS } from './frame.js'
-import { encodeProperties, In, lengthBytes, type Properties, readProperties, sized } from './properties.js'
+import { encodeProperties, In, lengthBytes, type Properties, readProperties } from './properties.js'
 import { Reader } from './reader.js'
 import { malformed, PacketError, protocolError, Reason, type ReasonCode } from './reason-codes.js'
 import { isTopicFilter, isTopicName, splitShared } from './topic.js'
@@ -189,7 +189,8 @@ export function readAuth(bytes: Buffer, at: number, end: number): { reason: numb
 
 // ── what is sent back ────────────────────────────────────────────────────────
 
-const packet = (header: number, ...body: Buffer[]): Buffer => {
+/** A whole packet: the header, the length and the body. */
+export const packet = (header: number, ...body: Buffer[]): Buffer => {
   const length = body.reduce((sum, part) => sum + part.length, 0)
   return Buffer.concat([Buffer.from([header]), lengthBytes(length), ...body])
 }
@@ -232,5 +233,3 @@ export function disconnect(reason: ReasonCode, properties: Properties = {}): Buf
 export function auth(reason: ReasonCode, properties: Properties): Buffer {
   return packet(0xf0, Buffer.from([reason]), withProperties(properties))
 }
-
-export { sized }
