@@ -11,6 +11,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFile
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import type { MqttOptions } from './config/broker-options.js'
 import { type Given, optionsFrom, readConfig, type Schema } from './config/config.js'
 import { allOrProblems } from './config/problem.js'
 import { BrokerError, messageOf } from './errors.js'
@@ -49,6 +50,14 @@ export interface PluginHostOptions {
 export interface Brought<S extends Schema = any> {
   readonly plugin: Plugin<S>
   readonly options?: Given<S>
+}
+
+/** Where a home has its plugins. */
+export function pluginPaths(
+  path: (relative: string) => string,
+  { etcDir, loadedFile }: MqttOptions['plugins']
+): Pick<PluginHostOptions, 'etcDir' | 'loadedFile' | 'ownDir' | 'path'> {
+  return { etcDir: path(etcDir), loadedFile: path(loadedFile), ownDir: path('plugins'), path }
 }
 
 interface Active {

@@ -18,7 +18,7 @@ import { lock } from './lock.js'
 import type { LogRoot } from './log.js'
 import { ensureCertificates } from './net/certificates.js'
 import { Listener } from './net/listener.js'
-import { type Brought, PluginHost } from './plugins.js'
+import { type Brought, PluginHost, pluginPaths } from './plugins.js'
 import type { Settings } from './settings.js'
 
 /** `drain`: what was written goes out first; `fast`: it does not. */
@@ -80,13 +80,9 @@ export class Server {
       const path = home?.path ?? ((file: string) => file)
       if (home !== undefined) await makeCertificates(options, home, log)
       const broker = await Broker.create(options.mqtt, access, hooks, log)
-      const { etcDir, loadedFile } = options.mqtt.plugins
       const plugins = new PluginHost(
         {
-          etcDir: path(etcDir),
-          loadedFile: path(loadedFile),
-          ownDir: path('plugins'),
-          path,
+          ...pluginPaths(path, options.mqtt.plugins),
           version,
           env: process.env,
           changed: () => access.forgetVerdicts()

@@ -3,20 +3,17 @@ import { BrokerError, messageOf } from '../errors.js'
 import { type Home, version } from '../home.js'
 import { Hooks } from '../hooks.js'
 import { createLog } from '../log.js'
-import { PluginHost } from '../plugins.js'
+import { PluginHost, pluginPaths } from '../plugins.js'
 import { readSettings } from '../settings.js'
 
 /** Throws every problem. Returns where a crash is written. */
 export async function checkAll(home: Home): Promise<string> {
   const { options } = readSettings(home)
-  const { etcDir, loadedFile } = options.mqtt.plugins
+  const paths = pluginPaths(home.path, options.mqtt.plugins)
   const log = createLog()
   const plugins = new PluginHost(
     {
-      etcDir: home.path(etcDir),
-      loadedFile: home.path(loadedFile),
-      ownDir: home.path('plugins'),
-      path: home.path,
+      ...paths,
       version,
       env: process.env,
       changed: () => {}
@@ -28,11 +25,9 @@ export async function checkAll(home: Home): Promise<string> {
     await plugins.checkRemembered()
   } catch (err) {
     if (!(err instanceof BrokerError) || err.code !== 'NOT_FOUND') throw err
-    throw new BrokerError(
-      'CONFIG_INVALID',
-      `${home.path(loadedFile)} names a plugin that is not there: ${messageOf(err)}`,
-      { cause: err }
-    )
+    throw new BrokerError('CONFIG_INVALID', `${paths.loadedFile} names a plugin that is not there: ${messageOf(err)}`, {
+      cause: err
+    })
   }
   return home.path(options.log.crash.file)
 }
