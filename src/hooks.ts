@@ -5,10 +5,13 @@
  *   ask   a question; the first handler that does not say 'ignore' decides  (client.authenticate)
  *   pass  a value; each handler may replace or drop it                       (message.publish)
  *   tell  a fact; every handler hears it                                     (client.connected)
+ * Beside them, an authenticator converses with a client over a method of MQTT 5's
+ * enhanced authentication (section 4.12); each method has one.
  *
  * Handlers belong to an owner (the plugin's name) and leave with it. A question
  * that throws or is late is answered 'failed', which lets nobody in.
  */
+import { BrokerError } from './errors.js'
 import type { Log } from './log.js'
 
 export interface Peer {
@@ -86,9 +89,64 @@ export type Handler<N extends HookName> = N extends keyof Questions
       ? (...args: Facts[N]) => Awaitable<void>
       : never
 
+/**
+ * What an authenticator says to the client's last words. `data` goes to the client as Authentication Data, at
+ * most 65535 bytes; its form is the method's.
+ */
+export type Turn =
+  /** The client is to say more: AUTH 0x18. */
+  | { readonly result: 'continue'; readonly data?: Uint8Array | undefined }
+  /** It has shown who it is: CONNACK 0x00, or AUTH 0x00 when it was in already. */
+  | {
+      readonly result: 'success'
+      readonly data?: Uint8Array | undefined
+      /** Its user name from now on, whatever CONNECT says. */
+      readonly username?: string | undefined
+      /** Stands above the ACL. */
+      readonly superuser?: boolean | undefined
+    }
+  /** It has not, and its connection is closed: 0x87. */
+  | { readonly result: 'refuse' }
+
+/**
+ * One exchange with one client, made anew for each. A step that throws, or takes longer than 5 s, refuses the
+ * client, as does a plugin that is unloaded meanwhile.
+ */
+export interface Conversation {
+  /**
+   * The client has sent CONNECT or, when it is connected and authenticates anew, AUTH 0x19 (`isReauth`).
+   * @param client as CONNECT has it: its user name is not proved. With `isReauth`, who it is by now.
+   * @param data what it begins with; undefined when it leaves the first word to the server.
+   */
+  start(client: ClientInfo, data: Buffer | undefined, isReauth: boolean): Awaitable<Turn>
+  /** Its answer to the last `continue`. */
+  next(data: Buffer | undefined): Awaitable<Turn>
+  /** The exchange is over, however it ended. */
+  end?(): void
+}
+
 export interface HookScope {
   /** Adds a handler. Higher priority runs first; equal priorities run in order of registration. */
   on<N extends HookName>(name: N, handler: Handler<N>, options?: { priority?: number }): void
+  /**
+   * Takes on a method of enhanced authentication, such as `SCRAM-SHA-256`: `begin` is called for each CONNECT and
+   * each re-authentication that names it. Throws when somebody has the method already.
+   */
+  authenticator(method: string, begin: () => Conversation): void
+}
+
+/** The broker's end of a conversation. */
+export interface Talk {
+  start(...args: Parameters<Conversation['start']>): Promise<Turn | 'failed'>
+  next(data: Buffer | undefined): Promise<Turn | 'failed'>
+  end(): void
+}
+
+interface Method {
+  readonly owner: string
+  readonly begin: () => Conversation
+  /** Who is told when it goes. */
+  readonly underWay: Set<() => void>
 }
 
 interface Entry {
@@ -104,6 +162,7 @@ const quietMs = 10_000
 
 export class Hooks {
   readonly #entries = new Map<HookName, readonly Entry[]>()
+  readonly #methods = new Map<string, Method>()
   readonly #failures = new Map<string, { at: number; unsaid: number }>()
   readonly #log: Log
   readonly #timeoutMs: number
@@ -122,22 +181,67 @@ export class Hooks {
           name,
           list.sort((a, b) => b.priority - a.priority)
         )
+      },
+      authenticator: (method, begin) => {
+        const holder = this.#methods.get(method)?.owner
+        if (holder !== undefined) throw new BrokerError('CONFLICT', `${holder} has the method ${method} already`)
+        this.#methods.set(method, { owner, begin, underWay: new Set() })
       }
     }
   }
 
-  /** Removes every handler of `owner`. */
+  /** Removes every handler and authenticator of `owner`; conversations under way are over. */
   release(owner: string): void {
     for (const [name, list] of this.#entries)
       this.#entries.set(
         name,
         list.filter(e => e.owner !== owner)
       )
+    for (const [name, method] of this.#methods) {
+      if (method.owner !== owner) continue
+      this.#methods.delete(name)
+      for (const gone of [...method.underWay]) gone()
+    }
   }
 
   /** Whether anyone listens. The message path asks first, and costs nothing when nobody does. */
   has(name: HookName): boolean {
     return this.#list(name).length > 0
+  }
+
+  /** Whether anyone judges who may come in. */
+  get judgesClients(): boolean {
+    return this.has('client.authenticate') || this.#methods.size > 0
+  }
+
+  /** Begins a conversation; undefined when nobody has the method. `gone` is called when its plugin goes first. */
+  converse(method: string, gone: () => void): Talk | undefined {
+    const found = this.#methods.get(method)
+    if (found === undefined) return undefined
+    const { owner, begin, underWay } = found
+    let conversation: Conversation | undefined
+    const step = async (work: (conversation: Conversation) => Awaitable<Turn>): Promise<Turn | 'failed'> => {
+      try {
+        conversation ??= begin()
+        return checked(await this.#inTime(work(conversation)))
+      } catch (err) {
+        this.#failed(owner, method, err)
+        return 'failed'
+      }
+    }
+    underWay.add(gone)
+    return {
+      start: (client, data, isReauth) => step(c => c.start(client, data, isReauth)),
+      next: data => step(c => c.next(data)),
+      end: () => {
+        underWay.delete(gone)
+        try {
+          conversation?.end?.()
+        } catch (err) {
+          this.#failed(owner, method, err)
+        }
+      }
+    }
   }
 
   async ask<N extends keyof Questions>(name: N, ...args: Questions[N][0]): Promise<Questions[N][1] | 'failed'> {
@@ -177,7 +281,7 @@ export class Hooks {
   }
 
   /** A backend that is away fails every question: one line in a while tells as much as a thousand. */
-  #failed(owner: string, name: HookName, err: unknown): void {
+  #failed(owner: string, name: string, err: unknown): void {
     const key = `${owner} ${name}`
     const last = this.#failures.get(key)
     if (last !== undefined && performance.now() - last.at < quietMs) {
@@ -207,4 +311,14 @@ export class Hooks {
       clearTimeout(timer)
     }
   }
+}
+
+/** A plugin may be written in JavaScript: what is none of the three answers is a failure. */
+function checked(turn: Turn): Turn {
+  const { result, data, username } = turn as { result: string; data?: unknown; username?: unknown }
+  if (!['continue', 'success', 'refuse'].includes(result)) throw new TypeError(`no result of a step: ${String(result)}`)
+  const fits = data === undefined || (data instanceof Uint8Array && data.length <= 65_535)
+  if (!fits) throw new TypeError('data is not a Uint8Array of at most 65535 bytes')
+  if (username !== undefined && typeof username !== 'string') throw new TypeError('username is not text')
+  return turn
 }

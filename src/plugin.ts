@@ -27,6 +27,8 @@ export interface Running {
    * a failure is only logged, and the plugin stays, refusing what it cannot judge.
    */
   check?(): Promise<void>
+  /** For commands of broker-ctl that are this plugin's. */
+  readonly service?: unknown
   /** Undoes start(); called after the plugin's hooks are gone. */
   stop?(): void | Promise<void>
 }

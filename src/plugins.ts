@@ -185,6 +185,13 @@ export class PluginHost {
     })
   }
 
+  /** What a loaded plugin has for its commands. */
+  service(typed: string): unknown {
+    const found = this.#active.get(canonicalName(typed))
+    if (found === undefined) throw new BrokerError('NOT_FOUND', `Please 'broker-ctl plugins load ${typed}' first.`)
+    return found.running?.service
+  }
+
   /** In the reverse of the order in which they were loaded. */
   async stopAll(): Promise<void> {
     for (const name of [...this.#active.keys()].reverse()) await this.#stop(name)

@@ -24,7 +24,8 @@ const may: Record<string, string[]> = {
   settings: ['access/acl-file', 'config/', 'errors'],
   plugins: ['config/', 'errors', 'words'],
   plugin: ['config/', 'errors'],
-  'plugins/': ['plugin', 'access/password', 'access/acl-rows'],
+  'plugins/': ['plugin', 'access/password', 'access/acl-rows', 'access/scram'],
+  hooks: ['errors'],
   'cli/': [
     'admin/client',
     'cli/',

@@ -1,7 +1,8 @@
 /**
  * Who may come in, and who may publish or subscribe to what.
  *
- * Authenticators (plugins) are asked in the order in which they were loaded. As
+ * Authenticators (plugins) are asked in the order in which they were loaded; with a
+ * method in CONNECT, the one that has the method decides alone (control/exchange.ts). As
  * soon as there is one, a client that none allows is refused; anonymous clients
  * are a matter of `mqtt.allow_anonymous` only while there is none. Anything that
  * fails refuses: an open door is never the answer to a lost database.
@@ -9,7 +10,7 @@
 import type { MqttOptions } from '../config/broker-options.js'
 import { ConfigError } from '../config/problem.js'
 import { BrokerError } from '../errors.js'
-import type { Action, ClientInfo, Hooks } from '../hooks.js'
+import type { Action, ClientInfo, Hooks, Talk } from '../hooks.js'
 import type { Log } from '../log.js'
 import { splitShared } from '../wire/topic.js'
 import { AclCache } from './acl-cache.js'
@@ -49,15 +50,25 @@ export class Access {
   }
 
   async authenticate(client: ClientInfo, password: Buffer | undefined): Promise<Admission> {
-    const answer = this.#hooks.has('client.authenticate')
+    const answer = this.#hooks.judgesClients
       ? await this.#hooks.ask('client.authenticate', client, password)
       : this.#anonymous(client)
     if (answer === 'failed') return 'unavailable'
     if (answer === 'allow' || answer === 'superuser') {
-      const { ttl, maxSize } = this.#options.aclCache
-      return { client, superuser: answer === 'superuser', cache: new AclCache(ttl, maxSize) }
+      return this.identity(client, answer === 'superuser')
     }
     return 'refused'
+  }
+
+  /** Begins an exchange of enhanced authentication; undefined when no plugin has the method. */
+  converse(method: string, gone: () => void): Talk | undefined {
+    return this.#hooks.converse(method, gone)
+  }
+
+  /** Somebody who was let in, of whom the ACL has said nothing yet. */
+  identity(client: ClientInfo, superuser: boolean): Identity {
+    const { ttl, maxSize } = this.#options.aclCache
+    return { client, superuser, cache: new AclCache(ttl, maxSize) }
   }
 
   #anonymous({ local }: ClientInfo): 'allow' | 'deny' {

@@ -73,11 +73,20 @@ function add(root: Program, name: string, command: Command<any, any>, io: Io): v
   leaf.allowExcessArguments(false).action(async () => {
     const args = Object.fromEntries(leaf.registeredArguments.map((a, i) => [a.name(), leaf.processedArgs[i]]))
     const { json, table, home } = leaf.optsWithGlobals<Options>()
+    const { secret } = command
+    if (secret !== undefined && args[secret] === undefined) {
+      args[secret] = await (io.secret?.(secret) ?? missing(secret))
+    }
     const result = await new AdminClient(findHome({ home }).adminSocket).send(name, args)
     if (json) return io.out(JSON.stringify(result))
     const text = table ? (await import('./format.js')).format(result) : (command.print?.(result) ?? '')
     if (text !== '') io.out(text)
   })
+}
+
+/** Where nobody can be asked, such as at the prompt of `broker attach`. */
+const missing = (what: string): never => {
+  throw new BrokerError('BAD_REQUEST', `missing argument "${what}"`)
 }
 
 /** A first word such as `clients`: alone it says what it knows, as in emqttd. */

@@ -24,6 +24,8 @@ export interface Command<U extends string = string, R = unknown> {
   readonly summary: string
   /** Arguments, as commander writes them. */
   readonly usage?: U
+  /** An optional argument that broker-ctl asks for when it is left out, so that it need not stand on the command line. */
+  readonly secret?: string
   /** Called by the `broker` program, and not offered by broker-ctl. */
   readonly hidden?: true
   /** Does the work and returns plain data; throws a BrokerError when it cannot. */

@@ -4,8 +4,9 @@ import { clients } from './clients.js'
 import { listeners } from './listeners.js'
 import { node } from './node.js'
 import { plugins } from './plugins.js'
+import { scram } from './scram.js'
 import { status } from './status.js'
 
-export const commands = { ...status, ...acl, ...clients, ...plugins, ...listeners, ...node }
+export const commands = { ...status, ...acl, ...clients, ...plugins, ...scram, ...listeners, ...node }
 
 export type Commands = typeof commands

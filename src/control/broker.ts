@@ -159,6 +159,11 @@ export class Broker {
       },
       hub: this.hub,
       sessions: this.sessions,
+      authority: {
+        converse: (method, gone) => this.#access.converse(method, gone),
+        identity: (client, superuser) => this.#access.identity(client, superuser),
+        timeLimit: options.client.idleTimeout
+      },
       log: this.#log,
       handle: stream => this.#life!.handle(stream),
       authorize: (identity, action, topic) => {
@@ -182,7 +187,7 @@ export class Broker {
       authenticate: async (stream: AedesStream, username: string | undefined, password: Buffer | undefined) => {
         const front = this.#fronts.get(stream)!
         const info = front.info(username)
-        const admission = await this.#access.authenticate(info, password)
+        const admission = front.proved ?? (await this.#access.authenticate(info, password))
         if (typeof admission === 'string') {
           this.#log.warning('login refused', { ...front.who(), username: info.username, why: admission })
           return admission === 'refused' ? 4 : 3

@@ -26,6 +26,7 @@ import {
   disconnect,
   packet,
   readAck,
+  readAuth,
   readConnect,
   readDisconnect,
   readSubscribe,
@@ -40,6 +41,7 @@ import { type Properties, sized } from '../wire/properties.js'
 import { malformed, PacketError, protocolError, Reason, type ReasonCode } from '../wire/reason-codes.js'
 import { mounted, splitShared } from '../wire/topic.js'
 import { AedesStream } from './aedes-stream.js'
+import { type Authority, Exchange } from './exchange.js'
 import type { LastWill, Sessions } from './sessions.js'
 
 export interface FrontOptions {
@@ -60,6 +62,7 @@ export interface Control {
   readonly options: FrontOptions
   readonly hub: Hub
   readonly sessions: Sessions
+  readonly authority: Authority
   readonly log: Log
   /** Hands the stream to aedes. */
   handle(stream: AedesStream): void
@@ -99,6 +102,11 @@ export class Front implements Handler, Gatekeeper, Link {
   #connect: Connect | undefined
   #clientId = ''
   #identity: Identity | undefined
+  /** Of a client that named a method. */
+  #exchange: Exchange | undefined
+  /** Who it has shown the client to be, and what CONNACK says of it. */
+  #proved: Identity | undefined
+  #proof: Properties | undefined
   #session: Session | undefined
   #droppedBefore = 0
   #publisher: Publisher | undefined
@@ -174,6 +182,11 @@ export class Front implements Handler, Gatekeeper, Link {
     return this.#clientId
   }
 
+  /** Who came in by enhanced authentication: aedes need not ask for a password. */
+  get proved(): Identity | undefined {
+    return this.#proved
+  }
+
   /** Messages that its session has dropped during this connection. */
   get dropped(): number {
     return (this.#session?.dropped ?? 0) - this.#droppedBefore
@@ -244,6 +257,7 @@ export class Front implements Handler, Gatekeeper, Link {
 
   /** The first packet must be CONNECT [MQTT-3.1.0-1]; nothing else is looked at until it is accepted. */
   #first(type: number, bytes: Buffer, at: number, end: number): boolean {
+    if (this.#exchange !== undefined) return this.#beforeConnack(this.#exchange, type, bytes, at, end)
     if (type !== PacketType.CONNECT) throw protocolError('the first packet is not CONNECT')
     try {
       this.#connect = readConnect(bytes, at, end)
@@ -252,9 +266,6 @@ export class Front implements Handler, Gatekeeper, Link {
       return this.#refuseConnect(err, versionSpoken(bytes, at, end))
     }
     const { clientId, version, cleanStart, properties } = this.#connect
-    if (properties.authenticationMethod !== undefined) {
-      return this.#refuseConnect(new PacketError(Reason.BAD_AUTHENTICATION_METHOD, 'no such authentication method'), 5)
-    }
     const idTooLong = Buffer.byteLength(clientId) > this.#control.options.maxClientidLen
     if (idTooLong || (clientId === '' && (version === 3 || (version === 4 && !cleanStart)))) {
       return this.#refuseConnect(new PacketError(Reason.CLIENT_IDENTIFIER_NOT_VALID, 'client identifier'), version)
@@ -265,10 +276,64 @@ export class Front implements Handler, Gatekeeper, Link {
     this.topicAliasMaximum = this.#control.options.topicAliasMaximum
     const aliases = Math.min(properties.topicAliasMaximum ?? 0, this.topicAliasMaximum)
     if (aliases > 0) this.aliases = new OutgoingAliases(aliases)
+    if (properties.authenticationMethod !== undefined) return this.#exchanges(properties.authenticationMethod)
+    this.#comesIn()
+    return false
+  }
+
+  #comesIn(): void {
     this.#control.opened(this, this.#stream)
     this.#control.handle(this.#stream)
-    this.#stream.push(connectOf(this.#clientId, this.#connect))
-    return false
+    this.#stream.push(connectOf(this.#clientId, this.#connect!))
+  }
+
+  /** CONNECT waits for what an exchange comes to; its packets are taken meanwhile. */
+  #exchanges(method: string): boolean {
+    const { username, properties } = this.#connect!
+    this.#exchange = new Exchange(method, this.#control.authority, {
+      maximumPacketSize: this.maximumPacketSize,
+      certificateName: this.connection.origin.certificateName,
+      gone: () => this.connection.closed,
+      write: bytes => this.out.write(bytes),
+      admitted: (identity, words) => {
+        if (this.#publisher !== undefined) {
+          this.#identity = identity
+          return this.#control.log.info('client authenticated anew', this.who())
+        }
+        this.#proved = identity
+        this.#proof = words
+        this.#comesIn()
+      },
+      refused: err => {
+        if (this.#publisher === undefined) return void this.#refuseConnect(err, 5)
+        this.#control.log.warning('re-authentication failed', { ...this.who(), why: err.message })
+        this.#fault = err.reason
+        this.connection.hangUp('not_authorized')
+      }
+    })
+    try {
+      this.#exchange.connect(this.info(username), properties.authenticationData)
+      return true
+    } catch (err) {
+      if (!(err instanceof PacketError)) throw err
+      return this.#refuseConnect(err, 5)
+    }
+  }
+
+  /** A client with a method sends nothing but AUTH and DISCONNECT before it has CONNACK [MQTT-3.1.2-30]. */
+  #beforeConnack(exchange: Exchange, type: number, bytes: Buffer, at: number, end: number): boolean {
+    try {
+      if (type === PacketType.AUTH) exchange.auth(readAuth(bytes, at, end), undefined)
+      else if (type !== PacketType.DISCONNECT) throw protocolError(`packet type ${type} before CONNACK`)
+      else {
+        readDisconnect(bytes, at, end, 5)
+        this.connection.hangUp('normal')
+      }
+      return true
+    } catch (err) {
+      if (!(err instanceof PacketError)) throw err
+      return this.#refuseConnect(err, 5)
+    }
   }
 
   #refuseConnect({ reason, message }: PacketError, version: number | undefined): false {
@@ -313,7 +378,11 @@ export class Front implements Handler, Gatekeeper, Link {
       case PacketType.DISCONNECT:
         this.#disconnect(bytes, at, end)
         return false
-      default: // a second CONNECT [MQTT-3.1.0-2], or AUTH without a method [MQTT-4.12.0-6]
+      case PacketType.AUTH:
+        if (this.#exchange === undefined) throw protocolError('AUTH without a method in CONNECT') // [MQTT-4.12.0-7]
+        this.#exchange.auth(readAuth(bytes, at, end), this.#identity)
+        return true
+      default: // a second CONNECT [MQTT-3.1.0-2]
         throw protocolError(`packet type ${type} where it must not be`)
     }
   }
@@ -415,7 +484,8 @@ export class Front implements Handler, Gatekeeper, Link {
       ...(this.#connect!.clientId === '' ? { assignedClientIdentifier: this.#clientId } : {}),
       ...(receiveMaximum < 65_535 ? { receiveMaximum } : {}),
       maximumPacketSize: maxPacketSize,
-      ...(topicAliasMaximum > 0 ? { topicAliasMaximum } : {})
+      ...(topicAliasMaximum > 0 ? { topicAliasMaximum } : {}),
+      ...this.#proof // [MQTT-4.12.0-5], [MQTT-4.12.0-6]
     }
   }
 
@@ -481,6 +551,7 @@ export class Front implements Handler, Gatekeeper, Link {
 
   #closed(): void {
     this.#stream.destroy()
+    this.#exchange?.end()
     const session = this.#session
     if (session === undefined) return
     this.#control.sessions.leave(session, this.#saidGoodbye && !this.#willStays ? undefined : this.#will())

@@ -179,12 +179,24 @@ export function readDisconnect(
   return { reason, properties }
 }
 
-export function readAuth(bytes: Buffer, at: number, end: number): { reason: number; properties: Properties } {
+export interface Auth {
+  readonly reason: number
+  readonly method: string
+  readonly data: Buffer | undefined
+}
+
+/** A client's AUTH; without a reason it is 0x00 (section 3.15.2.1), and so without the method that it must name. */
+export function readAuth(bytes: Buffer, at: number, end: number): Auth {
   const reader = new Reader(bytes, at, end)
-  const reason = reader.left > 0 ? reader.byte() : 0
+  const reason = reader.left > 0 ? reader.byte() : Reason.SUCCESS
   const properties = reader.left > 0 ? readProperties(reader, In.AUTH) : {}
   reader.done()
-  return { reason, properties }
+  const { authenticationMethod: method, authenticationData } = properties
+  if (reason !== Reason.CONTINUE_AUTHENTICATION && reason !== Reason.REAUTHENTICATE) {
+    throw protocolError(`AUTH with reason ${reason}`) // [MQTT-3.15.2-1]; 0x00 is the server's
+  }
+  if (method === undefined) throw protocolError('AUTH without a method') // section 3.15.2.2.2
+  return { reason, method, data: authenticationData && Buffer.from(authenticationData) }
 }
 
 // ── what is sent back ────────────────────────────────────────────────────────
@@ -230,6 +242,7 @@ export function disconnect(reason: ReasonCode, properties: Properties = {}): Buf
   return packet(0xe0, Buffer.from([reason]), withProperties(properties))
 }
 
+/** Of MQTT 5, with the method of CONNECT [MQTT-4.12.0-5]. */
 export function auth(reason: ReasonCode, properties: Properties): Buffer {
   return packet(0xf0, Buffer.from([reason]), withProperties(properties))
 }

@@ -263,7 +263,7 @@ export interface Got {
   readonly bytes: Buffer
   /** Packet identifier; 0 is none. */
   readonly id: number
-  /** The return or reason code of CONNACK, DISCONNECT, PUBACK, PUBREC, PUBREL, PUBCOMP. */
+  /** The return or reason code of CONNACK, DISCONNECT, AUTH, PUBACK, PUBREC, PUBREL, PUBCOMP. */
   readonly code: number
   /** Of SUBACK and UNSUBACK. */
   readonly codes: number[]
@@ -335,7 +335,7 @@ function takeApart(bytes: Buffer, version: number): Got {
     return { ...of, id, code: at < bytes.length ? uint(1) : 0, properties: readAll() }
   }
   if (type === 9 || type === 11) return { ...of, id: uint(2), properties: readAll(), codes: [...bytes.subarray(at)] }
-  if (type === 14) return { ...of, code: at < bytes.length ? uint(1) : 0, properties: readAll() }
+  if (type === 14 || type === 15) return { ...of, code: at < bytes.length ? uint(1) : 0, properties: readAll() }
   return of
 }
 

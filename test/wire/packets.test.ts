@@ -253,11 +253,21 @@ test('readDisconnect() takes nothing, or a reason and perhaps properties (sectio
   assert.deepEqual(within(readDisconnect, Buffer.alloc(0)), { reason: 0, properties: {} })
 })
 
-test('readAuth() takes nothing, or a reason and perhaps properties (section 3.15.2)', () => {
-  const method = { authenticationMethod: 'm', authenticationData: Buffer.from('d') }
-  assert.deepEqual(within(readAuth, bytesOf(0x18, propertiesOf(method))), { reason: 0x18, properties: method })
-  assert.deepEqual(within(readAuth, Buffer.alloc(0)), { reason: 0, properties: {} })
+test('readAuth() takes a reason that a client may give and the method (section 3.15.2)', () => {
+  const data = Buffer.from('d')
+  const method = { authenticationMethod: 'm', authenticationData: data }
+  const more = { ...method, reasonString: 'x', userProperty: [['a', 'b']] as [string, string][] }
+  assert.deepEqual(within(readAuth, bytesOf(0x18, propertiesOf(more))), { reason: 0x18, method: 'm', data })
+  const alone = bytesOf(0x19, propertiesOf({ authenticationMethod: '' }))
+  assert.deepEqual(within(readAuth, alone), { reason: 0x19, method: '', data: undefined })
   table(readAuth, [
+    ['nothing, which is 0x00', Buffer.alloc(0), PROTOCOL_ERROR],
+    ['0x00, which is the server’s', bytesOf(0, propertiesOf(method)), PROTOCOL_ERROR],
+    ['another reason [MQTT-3.15.2-1]', bytesOf(0x87, propertiesOf(method)), PROTOCOL_ERROR],
+    ['no properties', bytesOf(0x18), PROTOCOL_ERROR],
+    ['no method', bytesOf(0x18, propertiesOf({ authenticationData: data })), PROTOCOL_ERROR],
+    ['two methods', bytesOf(0x18, 8, 0x15, 0, 1, 0x6d, 0x15, 0, 1, 0x6d), PROTOCOL_ERROR],
+    ['properties cut off', bytesOf(0x18, 5, 0x15, 0), MALFORMED_PACKET],
     ['bytes behind', bytesOf(0x18, propertiesOf(method), 0), MALFORMED_PACKET],
     ['properties of another packet', bytesOf(0x18, propertiesOf({ receiveMaximum: 5 })), PROTOCOL_ERROR]
   ])
