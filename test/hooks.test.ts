@@ -88,3 +88,50 @@ test('Hooks.release() removes what an owner added and nothing else', () => {
   hooks.release('a')
   assert.deepEqual([hooks.has('client.connected'), hooks.has('client.disconnected')], [false, true])
 })
+
+test('Hooks.converse() says failed when a step throws, is late or answers none of the three, and tells of the end', async () => {
+  const { hooks, lines } = make()
+  const answers: (() => unknown)[] = [
+    () => {
+      throw new Error('away')
+    },
+    () => new Promise(() => {}),
+    () => ({ result: 'allow' }),
+    () => ({ result: 'success', data: 'text' }),
+    () => ({ result: 'success', data: Buffer.alloc(65_536) }),
+    () => ({ result: 'success', username: 7 }),
+    () => undefined
+  ]
+  let ended = 0
+  const take = () => answers.shift()!() as never
+  hooks.scope('a').authenticator('M', () => ({ start: take, next: take, end: () => void ended++ }))
+  assert.equal(
+    hooks.converse('m', () => {}),
+    undefined
+  )
+  const talk = hooks.converse('M', () => assert.fail('not gone'))!
+  assert.equal(await talk.start(client, undefined, false), 'failed')
+  while (answers.length > 0) assert.equal(await talk.next(undefined), 'failed')
+  talk.end()
+  assert.equal(ended, 1)
+  assert.match(lines[0]!, /a failed in M.*away/)
+})
+
+test('Hooks.release() ends the conversations of its owner, and frees the method', () => {
+  const { hooks } = make()
+  const conversation = { start: () => ({ result: 'refuse' }) as const, next: () => ({ result: 'refuse' }) as const }
+  hooks.scope('a').authenticator('A', () => conversation)
+  hooks.scope('b').authenticator('B', () => conversation)
+  const gone: string[] = []
+  const talk = hooks.converse('A', () => gone.push('over'))!
+  talk.end()
+  hooks.converse('A', () => gone.push('a'))
+  hooks.converse('B', () => gone.push('b'))
+  assert(hooks.judgesClients)
+  hooks.release('a')
+  assert.deepEqual(gone, ['a'])
+  hooks.scope('c').authenticator('A', () => conversation)
+  hooks.release('b')
+  hooks.release('c')
+  assert(!hooks.judgesClients)
+})
