@@ -58,7 +58,7 @@ export type EndReason =
   | 'kicked'
   | 'protocol_error'
   | 'packet_too_large'
-  | 'not_authorized' // by the ACL, where mqtt.acl_deny_action = disconnect
+  | 'not_authorized' // by the ACL, where mqtt.acl_deny_action = disconnect; or a re-authentication that failed
   | 'refused' // CONNECT was answered with a code other than 0
   | 'shutdown'
   | 'error'

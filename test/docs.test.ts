@@ -5,14 +5,17 @@ import { execFile } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import test from 'node:test'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { parseAcl } from '../src/access/acl-file.js'
 import { main as broker } from '../src/cli/broker.js'
 import type { Command } from '../src/commands/command.js'
 import { commands } from '../src/commands/index.js'
 import { brokerSchema } from '../src/config/broker-options.js'
 import { describeKeys, type Schema } from '../src/config/config.js'
+import { startBroker } from '../src/index.js'
+import type { Plugin } from '../src/plugin.js'
 import authPgsql from '../src/plugins/auth-pgsql.js'
+import authScram from '../src/plugins/auth-scram.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const built = fileURLToPath(new URL('..', import.meta.url))
@@ -57,10 +60,11 @@ const asFlag = (value: string): string => (value === 'true' ? 'on' : value === '
 
 const manuals: { file: string; schema: Schema; prefix: string }[] = [
   { file: 'docs/configuration.md', schema: brokerSchema, prefix: '' },
-  { file: 'docs/plugins.md', schema: authPgsql.options, prefix: authPgsql.prefix }
+  { file: 'docs/plugins.md', schema: authPgsql.options, prefix: authPgsql.prefix },
+  { file: 'docs/plugins.md', schema: authScram.options, prefix: authScram.prefix }
 ]
 for (const { file, schema, prefix } of manuals) {
-  const shown = documented(read(file))
+  const shown = new Map([...documented(read(file))].filter(([key]) => prefix === '' || key.startsWith(`${prefix}.`)))
   const keys = describeKeys(schema, prefix)
 
   test(`${file} has every key of ${prefix || 'etc/broker.conf'}, and no other`, () => {
@@ -142,6 +146,27 @@ test('every program in docs/embedding.md runs and ends by itself', async t => {
       const { status, output } = await run(file)
       assert.equal(status, 0, `${program}\n${output}`)
     })
+  }
+})
+
+test('the method in docs/plugins.md lets in the client that is shown with it, and no other', async t => {
+  const dir = mkdtempSync(join(built, 'docs-'))
+  t.after(() => rmSync(dir, { recursive: true, force: true }))
+  const text = read('docs/plugins.md')
+  const [method, client] = blocks(text.slice(text.indexOf('### Enhanced authentication')), 'js') as [string, string]
+  writeFileSync(join(dir, 'auth-badge.mjs'), method)
+  const { default: plugin } = (await import(pathToFileURL(join(dir, 'auth-badge.mjs')).href)) as { default: Plugin }
+  for (const [secret, output] of [
+    ['pepper', /^it works\n$/],
+    ['salt', /Not authorized/]
+  ] as const) {
+    const broker = await startBroker({
+      listener: { tcp: { main: { bind: { host: '127.0.0.1', port: 0 } } } },
+      plugins: [{ plugin, options: { secret } }]
+    })
+    t.after(() => broker.stop('fast'))
+    writeFileSync(join(dir, 'client.mjs'), client.replace(':1883', `:${broker.port()}`))
+    assert.match((await run(join(dir, 'client.mjs'))).output, output)
   }
 })
 
