@@ -163,6 +163,7 @@ const quietMs = 10_000
 export class Hooks {
   readonly #entries = new Map<HookName, readonly Entry[]>()
   readonly #methods = new Map<string, Method>()
+  #keptShut = 0
   readonly #failures = new Map<string, { at: number; unsaid: number }>()
   readonly #log: Log
   readonly #timeoutMs: number
@@ -211,7 +212,14 @@ export class Hooks {
 
   /** Whether anyone judges who may come in. */
   get judgesClients(): boolean {
-    return this.has('client.authenticate') || this.#methods.size > 0
+    return this.#keptShut > 0 || this.has('client.authenticate') || this.#methods.size > 0
+  }
+
+  /** Lets nobody in unjudged, if nobody is now, until what it returns is called: while a plugin is exchanged. */
+  keepShut(): () => void {
+    if (!this.judgesClients) return () => {}
+    this.#keptShut++
+    return () => void this.#keptShut--
   }
 
   /** Begins a conversation; undefined when nobody has the method. `gone` is called when its plugin goes first. */

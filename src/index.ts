@@ -115,7 +115,19 @@ function portOf({ listeners }: Server, name: string | undefined): number {
 
 export { BrokerError, type ErrorCode } from './errors.js'
 export { findHome } from './home.js'
-export type { Action, ClientInfo, EndReason, Facts, Handler, HookName, HookScope, Message, Peer } from './hooks.js'
+export type {
+  Action,
+  ClientInfo,
+  Conversation,
+  EndReason,
+  Facts,
+  Handler,
+  HookName,
+  HookScope,
+  Message,
+  Peer,
+  Turn
+} from './hooks.js'
 export type { Level, Sink } from './log.js'
 export type { ListenerInfo } from './net/listener.js'
 export { type Plugin, type PluginContext, plugin, type Running } from './plugin.js'

@@ -169,8 +169,7 @@ export class PluginHost {
     await this.#inTurn(async () => {
       if (!this.#active.has(name)) throw new BrokerError('NOT_FOUND', 'not_started')
       this.#read(await this.#find(name))
-      await this.#stop(name)
-      const active = await this.#startNamed(name)
+      const active = await this.#exchanged(name)
       try {
         await this.#check(active)
       } catch (cause) {
@@ -183,6 +182,17 @@ export class PluginHost {
         )
       }
     })
+  }
+
+  /** In between, clients that it would judge must not pass for anonymous ones. */
+  async #exchanged(name: string): Promise<Active> {
+    const open = this.#hooks.keepShut()
+    try {
+      await this.#stop(name)
+      return await this.#startNamed(name)
+    } finally {
+      open()
+    }
   }
 
   /** What a loaded plugin has for its commands. */

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import test, { type TestContext } from 'node:test'
-import { Hooks } from '../src/hooks.js'
+import { type HookScope, Hooks } from '../src/hooks.js'
 import { createLog } from '../src/log.js'
 import { integer, type Plugin, plugin } from '../src/plugin.js'
 import { canonicalName, PluginHost } from '../src/plugins.js'
-import { makeHome, startServer } from './support/server.js'
+import { makeHome, startServer, until } from './support/server.js'
 
 interface Made {
   host: PluginHost
@@ -177,4 +177,29 @@ test("a home's own plugin file is loaded, and its mistakes are named", async t =
   await running.admin.call('plugins load', { plugin: 'mine' })
   assert(running.server.hooks.has('client.authenticate'))
   await assert.rejects(running.admin.call('plugins load', { plugin: 'broken' }), /has no plugin as its default export/)
+})
+
+test('PluginHost.reload() lets nobody in unjudged while the plugin is exchanged', async t => {
+  let go = (): void => {}
+  const { host, hooks } = make(t, {
+    start({ hooks }: { hooks: HookScope }) {
+      hooks.on('client.authenticate', () => 'deny')
+      const stop = (): Promise<void> =>
+        new Promise(resolve => {
+          go = resolve
+        })
+      return { stop }
+    }
+  } as never)
+  await host.load('demo')
+  const reloaded = host.reload('demo')
+  await until('it has stopped', () => !hooks.has('client.authenticate'))
+  assert(hooks.judgesClients)
+  go()
+  await reloaded
+  const unloaded = host.unload('demo')
+  await until('it has stopped', () => !hooks.has('client.authenticate'))
+  assert(!hooks.judgesClients)
+  go()
+  await unloaded
 })

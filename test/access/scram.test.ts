@@ -9,6 +9,7 @@ import {
   showVerifier,
   type Verifier
 } from '../../src/access/scram.js'
+import { ScramClient } from '../support/scram.js'
 
 // RFC 7677, section 3.
 const rfc = {
@@ -50,6 +51,20 @@ test('ScramExchange.final() wants the proof, the nonce and the bindings of this 
     const server = exchange()
     first(rfc.clientFirst, server)
     assert.throws(() => server.final(Buffer.from(message)), ScramError, what)
+  }
+})
+
+test('ScramExchange.final() refuses another nonce or header, though the proof is right', () => {
+  for (const [lie, why] of [
+    [(same: string) => same, undefined],
+    [(same: string) => `${same}x`, /another nonce/],
+    [(same: string) => same.replace('c=biws', 'c=eSws'), /bindings/]
+  ] as const) {
+    const client = new ScramClient('user', 'pencil', { lie })
+    const server = exchange()
+    const final = Buffer.from(client.final(first(client.first, server)))
+    if (why === undefined) assert.equal(server.final(final), client.expected)
+    else assert.throws(() => server.final(final), why)
   }
 })
 

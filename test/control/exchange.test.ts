@@ -103,13 +103,12 @@ async function enter(t: TestContext, to: Words, words: string[], options: Speake
   return speaker
 }
 
-/** The code of CONNACK or DISCONNECT, and that the connection ends behind it. */
-async function ends(speaker: Speaker, type: 2 | 14): Promise<number> {
+/** CONNACK or DISCONNECT has the code, and the connection ends behind it. */
+async function ends(speaker: Speaker, type: 2 | 14, code: number, title = ''): Promise<void> {
   const got = await speaker.next()
-  assert.equal(got.type, type)
+  assert.deepEqual([got.type, got.code], [type, code], title)
   assert.equal((await speaker.next()).type, 0)
   await speaker.raw.closed
-  return got.code
 }
 
 const acl = '{deny, {user, "lamp"}, publish, ["secret/#"]}.\n{allow, all}.\n'
@@ -205,7 +204,7 @@ test('an exchange that takes longer than idle_timeout ends', async t => {
 
   const speaker = await enter(t, words, ['sesame lamp'])
   speaker.send(auth(0x19, 'WORDS', 'hang'))
-  assert.equal(await ends(speaker, 14), 0x87)
+  await ends(speaker, 14, 0x87)
 })
 
 test('what may not come before CONNACK is refused there, and nobody else is harmed', async t => {
@@ -230,7 +229,7 @@ test('what may not come before CONNACK is refused there, and nobody else is harm
     const speaker = await Speaker.connect(t, words, withMethod('hello', { id: 'bad' }))
     assert.equal(speaker.connack.code, 0x18, title)
     speaker.send(bytes)
-    assert.equal(await ends(speaker, 2), code, title)
+    await ends(speaker, 2, code, title)
   }
   // flags [MQTT-3.15.1-1]: the frame itself is wrong
   const flags = await Speaker.connect(t, words, withMethod('hello', { id: 'bad' }))
@@ -243,7 +242,7 @@ test('what may not come before CONNACK is refused there, and nobody else is harm
   // out of turn: the first answer is still awaited
   const hasty = new Speaker(await RawClient.connect(t, words), 5)
   hasty.send(Speaker.connectBytes(withMethod('hold', { id: 'bad' })), auth(0x18, 'WORDS', 'sesame lamp'))
-  assert.equal(await ends(hasty, 2), 0x82)
+  await ends(hasty, 2, 0x82)
   // DISCONNECT may come; a will of a client that was never in is nobody's
   const will = { topic: 'will' }
   assert.deepEqual(await bystander.subscribe([['will', 0]]), [0])
@@ -316,7 +315,7 @@ test('sessions, wills and take-over are those of any client', async t => {
   const thief = await Speaker.connect(t, words, withMethod('hello'))
   await again.publish('x', '', { qos: 1 })
   thief.send(auth(0x18, 'WORDS', 'wrong'))
-  assert.equal(await ends(thief, 2), 0x87)
+  await ends(thief, 2, 0x87)
   await again.publish('x', '', { qos: 1 })
 
   const successor = await enter(t, words, ['hello', 'sesame lamp'], { clean: true })
@@ -376,7 +375,7 @@ test('a re-authentication that fails or is out of place ends the connection, and
   for (const [title, sent, code] of rows) {
     const speaker = await enter(t, words, ['sesame lamp'], { will: { topic: 'will', payload: title } })
     speaker.send(...sent)
-    assert.equal(await ends(speaker, 14), code, title)
+    await ends(speaker, 14, code, title)
     assert.equal((await watcher.nextOf(3)).payload, title)
   }
   assert(words.log.some(line => line.includes('re-authentication failed') && line.includes('as another user')))
@@ -393,15 +392,15 @@ test('a plugin that goes takes its exchanges with it; who is in stays', async t 
   deciding.send(Speaker.connectBytes(withMethod('hold x', { id: 'deciding' })))
   await until('all under way', () => words.held.length === 1)
   words.server.hooks.release('words')
-  assert.equal(await ends(asked, 2), 0x88)
-  assert.equal(await ends(deciding, 2), 0x88)
-  assert.equal(await ends(anew, 14), 0x87)
+  await ends(asked, 2, 0x88)
+  await ends(deciding, 2, 0x88)
+  await ends(anew, 14, 0x87)
   words.held[0]!() // its answer comes too late
   assert.equal((await inside.publish('a', '', { qos: 1 })).type, 4)
   assert.equal(words.server.broker.clientCount, 1)
   assert.equal((await Speaker.connect(t, words, withMethod('sesame lamp'))).connack.code, 0x8c)
   inside.send(auth(0x19, 'WORDS', 'sesame in'))
-  assert.equal(await ends(inside, 14), 0x87)
+  await ends(inside, 14, 0x87)
 })
 
 test('a client that goes in the middle of an exchange leaves nothing behind', async t => {
