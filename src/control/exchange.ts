@@ -27,8 +27,8 @@ export interface Party {
   readonly certificateName: string | undefined
   gone(): boolean
   write(bytes: Buffer): void
-  /** It has shown who it is. `words` belong into the packet that tells it so. */
-  admitted(identity: Identity, words: Properties): void
+  /** It has shown who it is: CONNECT may go on, or the identity is another now. */
+  admitted(identity: Identity): void
   /** The connection is to be ended. */
   refused(err: PacketError): void
 }
@@ -37,6 +37,9 @@ export interface Party {
 const inDisconnect = Reason.NOT_AUTHORIZED
 
 export class Exchange {
+  /** Who the client has shown itself to be, and what CONNACK says of it. */
+  proved: Identity | undefined
+  lastWords: Properties | undefined
   readonly #method: string
   readonly #authority: Authority
   readonly #party: Party
@@ -123,16 +126,21 @@ export class Exchange {
     if (before === undefined) {
       // What CONNECT calls the client was not proved by anybody.
       const client = { ...this.#client, username: username ?? this.#party.certificateName }
-      this.end()
-      return this.#party.admitted(this.#authority.identity(client, superuser === true), words)
+      this.lastWords = words
+      return this.#admit(client, superuser)
     }
     // Its session and its topics are its user's: who wants to be somebody else connects anew.
     if (username !== undefined && username !== before.client.username) {
       return this.#refuse(Reason.NOT_AUTHORIZED, 're-authentication as another user')
     }
     if (!this.#say(Reason.SUCCESS, words)) return
+    this.#admit(before.client, superuser)
+  }
+
+  #admit(client: ClientInfo, superuser = false): void {
     this.end()
-    this.#party.admitted(this.#authority.identity(before.client, superuser === true), words)
+    this.proved = this.#authority.identity(client, superuser === true)
+    this.#party.admitted(this.proved)
   }
 
   /** [MQTT-4.12.0-5] */

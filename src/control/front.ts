@@ -104,9 +104,6 @@ export class Front implements Handler, Gatekeeper, Link {
   #identity: Identity | undefined
   /** Of a client that named a method. */
   #exchange: Exchange | undefined
-  /** Who it has shown the client to be, and what CONNACK says of it. */
-  #proved: Identity | undefined
-  #proof: Properties | undefined
   #session: Session | undefined
   #droppedBefore = 0
   #publisher: Publisher | undefined
@@ -184,7 +181,7 @@ export class Front implements Handler, Gatekeeper, Link {
 
   /** Who came in by enhanced authentication: aedes need not ask for a password. */
   get proved(): Identity | undefined {
-    return this.#proved
+    return this.#exchange?.proved
   }
 
   /** Messages that its session has dropped during this connection. */
@@ -295,14 +292,10 @@ export class Front implements Handler, Gatekeeper, Link {
       certificateName: this.connection.origin.certificateName,
       gone: () => this.connection.closed,
       write: bytes => this.out.write(bytes),
-      admitted: (identity, words) => {
-        if (this.#publisher !== undefined) {
-          this.#identity = identity
-          return this.#control.log.info('client authenticated anew', this.who())
-        }
-        this.#proved = identity
-        this.#proof = words
-        this.#comesIn()
+      admitted: identity => {
+        if (this.#publisher === undefined) return this.#comesIn()
+        this.#identity = identity
+        this.#control.log.info('client authenticated anew', this.who())
       },
       refused: err => {
         if (this.#publisher === undefined) return void this.#refuseConnect(err, 5)
@@ -485,7 +478,7 @@ export class Front implements Handler, Gatekeeper, Link {
       ...(receiveMaximum < 65_535 ? { receiveMaximum } : {}),
       maximumPacketSize: maxPacketSize,
       ...(topicAliasMaximum > 0 ? { topicAliasMaximum } : {}),
-      ...this.#proof // [MQTT-4.12.0-5], [MQTT-4.12.0-6]
+      ...this.#exchange?.lastWords // [MQTT-4.12.0-5], [MQTT-4.12.0-6]
     }
   }
 
