@@ -56,7 +56,10 @@ class NaiveRouter {
     const all = this.list.filter(({ filter }) => matches(splitShared(filter).filter, topic))
     const own = all.filter(({ filter }) => splitShared(filter).group === undefined)
     const groups = new Map<string, Subscription<string>[]>()
-    for (const one of all) if (!own.includes(one)) groups.set(one.filter, [...(groups.get(one.filter) ?? []), one])
+    for (const one of all) {
+      const filter = one.filter.replace('$local/', '')
+      if (!own.includes(one)) groups.set(filter, [...(groups.get(filter) ?? []), one])
+    }
     return plain({
       routes: [...new Set(own.map(({ subscriber }) => subscriber))].map(subscriber => {
         const mine = own.filter(one => one.subscriber === subscriber)
@@ -77,7 +80,7 @@ const words = fc.constantFrom('', 'a', 'b', '$a', '+', '#')
 const path = fc.array(words, { minLength: 1, maxLength: 3 }).map(levels => levels.join('/'))
 const topics = path.filter(isTopicName)
 const filters = fc
-  .tuple(fc.constantFrom('', '', '', '$share/g/', '$share/h/', '$queue/'), path)
+  .tuple(fc.constantFrom('', '', '', '$local/', '$share/g/', '$share/h/', '$local/$share/h/', '$queue/'), path)
   .map(([prefix, rest]) => prefix + rest)
   .filter(isTopicFilter)
 const subscribers = fc.constantFrom('one', 'two', 'three')
