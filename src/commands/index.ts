@@ -1,11 +1,12 @@
 /** Every command, in the order in which help shows them. */
 import { acl } from './acl.js'
+import { alarms } from './alarms.js'
 import { clients } from './clients.js'
 import { listeners } from './listeners.js'
 import { node } from './node.js'
 import { plugins } from './plugins.js'
 import { status } from './status.js'
 
-export const commands = { ...status, ...acl, ...clients, ...plugins, ...listeners, ...node }
+export const commands = { ...status, ...acl, ...clients, ...plugins, ...listeners, ...alarms, ...node }
 
 export type Commands = typeof commands

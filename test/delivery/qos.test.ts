@@ -20,6 +20,7 @@ const open: Gatekeeper = {
   maxTopicLevels: 10,
   maxAwaitingRel: 100,
   topicAliasMaximum: 0,
+  checkPayloadFormat: false,
   mountpoint: ''
 }
 

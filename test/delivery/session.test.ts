@@ -465,7 +465,7 @@ test('Session.end() hands back what a group gave and the client did not take, in
   deliver(s, ['own'])
   s.acknowledged(1) // its place in the window goes to 'group 3'
   s.received(2, false) // has arrived: another must not get it
-  s.awaitingRel.add(7)
+  s.awaitRelease(7)
   assert.deepEqual(
     s.end().map(({ message: { payload } }) => payload.toString()),
     ['group 2', 'group 3', 'group 4']
