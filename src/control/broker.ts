@@ -279,7 +279,10 @@ export class Broker {
 
 function limitsOf({ session, mqueue }: MqttOptions): SessionLimits {
   const { type, priority, maxLength, lowWatermark, highWatermark, storeQos0 } = mqueue
-  const marks = { lowWatermark: maxLength * lowWatermark, highWatermark: maxLength * highWatermark }
+  const marks = {
+    lowWatermark: Math.floor(maxLength * lowWatermark),
+    highWatermark: Math.floor(maxLength * highWatermark)
+  }
   return {
     maxInflight: session.maxInflight,
     maxQueued: maxLength,

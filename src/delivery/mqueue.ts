@@ -104,7 +104,8 @@ export class MQueue {
 
   /** What had to go for it, which may be itself. */
   push(item: Outgoing): Outgoing | undefined {
-    const rank = this.#priorities === undefined ? 0 : this.#priorities.rank(item.message.topic)
+    const priorities = this.#priorities
+    const rank = priorities === undefined ? 0 : priorities.rank(item.message.topic)
     const lost = this.full ? this.#makeRoom(item, rank) : undefined
     if (lost === item) return lost
     item.order = this.#pushed++ // until it is sent

@@ -77,6 +77,8 @@ export class Session implements Watched {
   readonly #limits: SessionLimits
   readonly #host: SessionHost | undefined
   readonly #highWatermark: number
+  /** The shorter of the two times after which something is overdue; 0 is none. */
+  readonly #interval: number
   readonly #queue: MQueue
   readonly #inflight = new Inflight()
   /** Under way since before this connection, to be sent again as the window allows; the last one first. */
@@ -101,6 +103,8 @@ export class Session implements Watched {
     this.#limits = limits
     this.#host = host
     this.#highWatermark = host === undefined ? never : (limits.highWatermark ?? never)
+    const { retryInterval = 0, awaitRelTimeout = 0 } = limits
+    this.#interval = Math.min(retryInterval || awaitRelTimeout, awaitRelTimeout || retryInterval)
     this.#queue = new MQueue(limits.maxQueued, limits.priorities)
   }
 
@@ -141,7 +145,7 @@ export class Session implements Watched {
     this.#window = Math.min(this.#limits.maxInflight || 65_535, link.receiveMaximum)
     this.#resend = this.#inflight.inOrder().reverse()
     for (const outgoing of this.#resend) outgoing.sentAt = never
-    this.#mayWatch = this.#host !== undefined && link.version === 4
+    this.#mayWatch = this.#host !== undefined && this.#interval > 0 && link.version === 4
     if (this.#mayWatch) for (const packetId of this.awaitingRel.keys()) this.awaitRelease(packetId) // its absence does not count
     this.pump()
   }
@@ -259,7 +263,7 @@ export class Session implements Watched {
   /** A QoS 2 message came in, and is routed once until its id is released [MQTT-4.3.3-2]. */
   awaitRelease(packetId: number): void {
     this.awaitingRel.set(packetId, this.#host === undefined ? 0 : this.#host.wheel.tick)
-    if (this.#mayWatch) this.#watch(this.#limits.awaitRelTimeout)
+    if (this.#mayWatch) this.#watch(this.#interval)
   }
 
   // ── what is overdue, for MQTT 3 alone: MQTT 5 sends nothing twice on one connection [MQTT-4.4.0-1] ──
@@ -268,12 +272,11 @@ export class Session implements Watched {
   #stamp(outgoing: Outgoing): void {
     if (this.#host === undefined) return
     outgoing.sentAt = this.#host.wheel.tick
-    if (this.#mayWatch) this.#watch(this.#limits.retryInterval)
+    if (this.#mayWatch) this.#watch(this.#interval)
   }
 
   /** One entry in the wheel for all that is under way, and none for a session that has nothing. */
-  #watch(ms = 0): void {
-    if (ms === 0) return
+  #watch(ms: number): void {
     const { wheel } = this.#host!
     this.#mayWatch = false
     this.#dueAt = (wheel.tick + 1) * wheel.tickMs + ms
@@ -295,7 +298,8 @@ export class Session implements Watched {
     if (awaitRelTimeout > 0 && this.awaitingRel.size > 0) {
       next = Math.min(next, this.#forgetOverdue(wheel.tick, awaitRelTimeout / wheel.tickMs))
     }
-    if (next < Number.POSITIVE_INFINITY) this.#watch((Math.max(next, wheel.tick) - wheel.tick) * wheel.tickMs || 1)
+    if (next === Number.POSITIVE_INFINITY) return
+    this.#watch(Math.min(Math.max(1, (next - wheel.tick) * wheel.tickMs), this.#interval))
   }
 
   /** Sends again, in order, what has waited for so many ticks; tells when the next is due. A slow link is left alone. */

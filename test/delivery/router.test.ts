@@ -177,6 +177,26 @@ test('Router.match() counts a shared subscription apart from the plain ones of t
   assert.equal(router.size, 5)
 })
 
+test('Router keeps a filter and the same behind $local/ apart, shared or not', () => {
+  for (const filter of ['a', 'a/+', '$share/g/a', '$queue/a']) {
+    const router = new Router<string>()
+    assert.equal(router.add(asked('one', filter, { qos: 1, identifier: 1 })), true)
+    assert.equal(router.add(asked('one', `$local/${filter}`, { qos: 2, identifier: 2 })), true)
+    assert.equal(router.add(asked('one', filter, { qos: 0, identifier: 3 })), false)
+    assert.equal(router.size, 2)
+    assert.equal(router.remove('one', filter), true)
+    assert.equal(router.remove('one', filter), false)
+    const { routes, groups } = router.match(filter.startsWith('a/') ? 'a/b' : 'a')
+    const left = [...routes, ...groups.flatMap(({ members }) => members)]
+    assert.deepEqual(
+      left.map(({ qos }) => qos),
+      [2]
+    )
+    assert.equal(router.remove('one', `$local/${filter}`), true)
+    assert.equal(router.size, 0)
+  }
+})
+
 test('Router.match() remembers a topic until a subscription changes it', () => {
   const router = new Router<string>()
   router.add(asked('s', 'a'))
