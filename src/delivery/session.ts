@@ -76,6 +76,7 @@ export class Session implements Watched {
   readonly awaitingRel = new Map<number, number>()
   readonly #limits: SessionLimits
   readonly #host: SessionHost | undefined
+  readonly #wheel: SessionHost['wheel'] | undefined
   readonly #highWatermark: number
   /** The shorter of the two times after which something is overdue; 0 is none. */
   readonly #interval: number
@@ -102,6 +103,7 @@ export class Session implements Watched {
     this.clientId = clientId
     this.#limits = limits
     this.#host = host
+    this.#wheel = host?.wheel
     this.#highWatermark = host === undefined ? never : (limits.highWatermark ?? never)
     const { retryInterval = 0, awaitRelTimeout = 0 } = limits
     this.#interval = Math.min(retryInterval || awaitRelTimeout, awaitRelTimeout || retryInterval)
@@ -145,7 +147,7 @@ export class Session implements Watched {
     this.#window = Math.min(this.#limits.maxInflight || 65_535, link.receiveMaximum)
     this.#resend = this.#inflight.inOrder().reverse()
     for (const outgoing of this.#resend) outgoing.sentAt = never
-    this.#mayWatch = this.#host !== undefined && this.#interval > 0 && link.version === 4
+    this.#mayWatch = this.#wheel !== undefined && this.#interval > 0 && link.version === 4
     if (this.#mayWatch) for (const packetId of this.awaitingRel.keys()) this.awaitRelease(packetId) // its absence does not count
     this.pump()
   }
@@ -153,7 +155,7 @@ export class Session implements Watched {
   detach(): void {
     this.#link = undefined
     this.#mayWatch = false
-    this.#host?.wheel.forget(this)
+    this.#wheel?.forget(this)
     this.#resend = []
     const feeds = this.#feeds
     this.#feeds = []
@@ -262,7 +264,7 @@ export class Session implements Watched {
 
   /** A QoS 2 message came in, and is routed once until its id is released [MQTT-4.3.3-2]. */
   awaitRelease(packetId: number): void {
-    this.awaitingRel.set(packetId, this.#host === undefined ? 0 : this.#host.wheel.tick)
+    this.awaitingRel.set(packetId, this.#wheel === undefined ? 0 : this.#wheel.tick)
     if (this.#mayWatch) this.#watch(this.#interval)
   }
 
@@ -270,14 +272,14 @@ export class Session implements Watched {
 
   /** It, or its PUBREL, is being sent. */
   #stamp(outgoing: Outgoing): void {
-    if (this.#host === undefined) return
-    outgoing.sentAt = this.#host.wheel.tick
+    if (this.#wheel === undefined) return
+    outgoing.sentAt = this.#wheel.tick
     if (this.#mayWatch) this.#watch(this.#interval)
   }
 
   /** One entry in the wheel for all that is under way, and none for a session that has nothing. */
   #watch(ms: number): void {
-    const { wheel } = this.#host!
+    const wheel = this.#wheel!
     this.#mayWatch = false
     this.#dueAt = (wheel.tick + 1) * wheel.tickMs + ms
     wheel.watch(this)
@@ -289,9 +291,9 @@ export class Session implements Watched {
 
   expire(): void {
     const link = this.#link
-    if (this.#host === undefined || link === undefined) return
+    const wheel = this.#wheel
+    if (wheel === undefined || link === undefined) return
     this.#mayWatch = true
-    const { wheel } = this.#host
     const { retryInterval = 0, awaitRelTimeout = 0 } = this.#limits
     let next = Number.POSITIVE_INFINITY
     if (retryInterval > 0 && this.#inflight.size > 0) next = this.#retry(link, wheel.tick, retryInterval / wheel.tickMs)
