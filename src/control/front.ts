@@ -126,7 +126,7 @@ export class Front implements Handler, Gatekeeper, Link {
       () => this.connection.hangUp('closed')
     )
     const rate = control.options.maxPublishRate
-    // What is left for the next is asked for with this one.
+    // One less: with each message it is asked how long the next has to wait.
     if (rate !== undefined) this.#rate = new RateLimit({ ...rate, burst: rate.burst - 1 })
     connection.once('close', () => this.#closed())
   }
@@ -230,9 +230,9 @@ export class Front implements Handler, Gatekeeper, Link {
       if (this.#publisher === undefined) return this.#first(type, bytes, at, end)
       if (type === PacketType.PUBLISH) {
         const wait = this.#publisher.publish(bytes, start, at, end)
-        if (this.#rate !== undefined) return this.#paced(this.#rate, wait)
-        if (wait === undefined) return true
-        this.#after(wait)
+        const pause = this.#rate === undefined ? 0 : this.#rate.take(1)
+        if (wait === undefined && pause === 0) return true
+        this.#after(pause === 0 ? wait! : this.#paused(pause, wait))
         return false
       }
       return this.#other(type, bytes, at, end)
@@ -242,14 +242,11 @@ export class Front implements Handler, Gatekeeper, Link {
   }
 
   /** Over mqtt.client.max_publish_rate nothing more of this connection is read for a while. */
-  #paced(rate: RateLimit, wait: undefined | Promise<void>): boolean {
-    const pause = rate.take(1)
-    if (pause === 0 && wait === undefined) return true
-    const paused = new Promise<void>(resolve => {
-      this.#pause = setTimeout(resolve, pause)
+  async #paused(ms: number, wait: undefined | Promise<void>): Promise<void> {
+    await wait
+    await new Promise<void>(resolve => {
+      this.#pause = setTimeout(resolve, ms)
     })
-    this.#after(Promise.all([wait, paused]).then(() => {}))
-    return false
   }
 
   #wrong(err: unknown): false {
