@@ -8,6 +8,7 @@
 import { hostname } from 'node:os'
 import { Access } from './access/access.js'
 import { serveAdmin } from './admin/server.js'
+import { Alarms } from './alarms.js'
 import { commands } from './commands/index.js'
 import { type BrokerOptions, listenersOf } from './config/broker-options.js'
 import { Broker } from './control/broker.js'
@@ -45,6 +46,7 @@ export class Server {
   readonly log: LogRoot
   readonly hooks: Hooks
   readonly access: Access
+  readonly alarms: Alarms
   readonly broker: Broker
   readonly plugins: PluginHost
   readonly listeners: readonly Listener[]
@@ -58,13 +60,14 @@ export class Server {
   })
 
   private constructor(
-    parts: Pick<Server, 'options' | 'home' | 'log' | 'hooks' | 'access' | 'broker' | 'plugins' | 'listeners'>
+    parts: Pick<Server, 'options' | 'home' | 'log' | 'hooks' | 'access' | 'alarms' | 'broker' | 'plugins' | 'listeners'>
   ) {
     this.options = parts.options
     this.home = parts.home
     this.log = parts.log
     this.hooks = parts.hooks
     this.access = parts.access
+    this.alarms = parts.alarms
     this.broker = parts.broker
     this.plugins = parts.plugins
     this.listeners = parts.listeners
@@ -79,7 +82,8 @@ export class Server {
       const access = new Access(options.mqtt, loadAcl, hooks, log)
       const path = home?.path ?? ((file: string) => file)
       if (home !== undefined) await makeCertificates(options, home, log)
-      const broker = await Broker.create(options.mqtt, access, hooks, log)
+      const alarms = new Alarms(log)
+      const broker = await Broker.create(options.mqtt, access, hooks, log, alarms)
       const plugins = new PluginHost(
         {
           ...pluginPaths(path, options.mqtt.plugins),
@@ -100,7 +104,7 @@ export class Server {
             maxPacketSize: options.mqtt.maxPacketSize
           })
       )
-      server = new Server({ options, home, log, hooks, access, broker, plugins, listeners })
+      server = new Server({ options, home, log, hooks, access, alarms, broker, plugins, listeners })
       server.#undo.push(unlock, () => broker.close())
       if (home !== undefined) server.#undo.push(await serveAdmin(home, commands, server))
       server.#undo.push(() => plugins.stopAll())

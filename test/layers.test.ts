@@ -11,6 +11,7 @@ const may: Record<string, string[]> = {
   server: [
     'access/',
     'admin/server',
+    'alarms',
     'commands/',
     'config/',
     'control/',
@@ -49,7 +50,7 @@ const may: Record<string, string[]> = {
   'access/': ['access/', 'config/', 'errors', 'wire/', 'words'],
   'net/': ['config/values', 'errors', 'net/', 'wire/'],
   'wire/': ['wire/'],
-  'config/': ['config/', 'errors', 'words']
+  'config/': ['config/', 'errors', 'wire/', 'words']
 }
 
 // One owner for each outside package.

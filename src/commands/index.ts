@@ -1,5 +1,6 @@
 /** Every command, in the order in which help shows them. */
 import { acl } from './acl.js'
+import { alarms } from './alarms.js'
 import { clients } from './clients.js'
 import { listeners } from './listeners.js'
 import { node } from './node.js'
@@ -7,6 +8,6 @@ import { plugins } from './plugins.js'
 import { scram } from './scram.js'
 import { status } from './status.js'
 
-export const commands = { ...status, ...acl, ...clients, ...plugins, ...scram, ...listeners, ...node }
+export const commands = { ...status, ...acl, ...clients, ...plugins, ...scram, ...listeners, ...alarms, ...node }
 
 export type Commands = typeof commands

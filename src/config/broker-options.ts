@@ -2,6 +2,7 @@
  * Every key of etc/broker.conf: emqttd's names wherever emqttd had one. The
  * shipped file documents each; a test keeps the two equal.
  */
+import { isTopicName } from '../wire/topic.js'
 import { type Given, named, type Options as OptionsOf, type ReadOptions } from './config.js'
 import {
   address,
@@ -18,6 +19,7 @@ import {
   optional,
   own,
   parseNetwork,
+  percent,
   showAddress,
   size,
   text,
@@ -40,7 +42,28 @@ const accessRule = key((raw): AccessRule => {
 const rateLimit = key(raw => {
   const [, burst, rate] = /^(\d+)\s*,\s*(\d+)$/.exec(raw) ?? expected('burst,rate in KB such as 100,10', raw)
   if (Number(burst) === 0 || Number(rate) === 0) expected('burst and rate above 0', raw)
-  return { burst: Number(burst) * 1024, bytesPerSecond: Number(rate) * 1024 }
+  return { burst: Number(burst) * 1024, perSecond: Number(rate) * 1024 }
+})
+
+/** emqttd's one number, a second, or `burst,rate`; undefined is no limit. */
+const publishRate = key(raw => {
+  const [, first, second = first] = /^(\d+)(?:\s*,\s*(\d+))?$/.exec(raw) ?? expected('a number or burst,rate', raw)
+  if (raw === '0') return undefined
+  if (Number(first) === 0 || Number(second) === 0) expected('burst and rate above 0', raw)
+  return { burst: Number(first), perSecond: Number(second) }
+}, '0')
+
+/** emqttd's `topic/1=10,topic2=8`. */
+const priorities = key((raw): ReadonlyMap<string, number> => {
+  const pairs = raw.split(',').map(part => {
+    const [, topic, n] =
+      /^(.+)=(\d+)$/.exec(part.trim()) ?? expected('topics with a number each, topic/1=10,topic2=8', raw)
+    if (!isTopicName(topic!)) expected('a topic without wildcards', topic!)
+    const priority = Number(n)
+    return priority >= 1 && priority <= 255 ? ([topic!, priority] as const) : expected('a priority from 1 to 255', n!)
+  })
+  const topics = new Map(pairs)
+  return topics.size === pairs.length ? topics : expected('each topic once', raw)
 })
 
 const peerName = optional(oneOf(['cn', 'dn']))
@@ -114,16 +137,27 @@ export const brokerSchema = {
     websocketProtocolHeader: flag(true),
     maxTopicLevels: integer(128, { min: 1, max: 65535 }),
     maxTopicAlias: integer(100, { min: 0, max: 65535 }),
-    client: { idleTimeout: duration('30s') },
+    maxKeepalive: duration('0s'),
+    checkPayloadFormat: flag(false),
+    client: { idleTimeout: duration('30s'), maxPublishRate: publishRate },
     session: {
       maxSubscriptions: integer(0),
       maxInflight: integer(32, { min: 0, max: 65535 }),
+      retryInterval: duration('20s'),
       maxAwaitingRel: integer(1000, { min: 1, max: 65535 }),
+      awaitRelTimeout: duration('0s'),
       expiryInterval: duration('2h'),
       ignoreLoopDeliver: flag(false),
       upgradeQos: flag(false)
     },
-    mqueue: { maxLength: integer(1000), storeQos0: flag(true) },
+    mqueue: {
+      type: oneOf(['simple', 'priority'], 'simple'),
+      priority: optional(priorities),
+      maxLength: integer(1000),
+      lowWatermark: percent('20%'),
+      highWatermark: percent('60%'),
+      storeQos0: flag(true)
+    },
     retain: {
       maxMessageNum: integer(1_000_000),
       maxPayloadSize: size('1MB'),
@@ -174,6 +208,15 @@ export function listenersOf({ listener }: BrokerOptions): ListenerOptions[] {
 
 /** What no single key shows. */
 function check(options: BrokerOptions, report: (key: string, message: string) => void): void {
+  const { type, priority, lowWatermark, highWatermark } = options.mqtt.mqueue
+  if (priority !== undefined && type !== 'priority') {
+    report('mqtt.mqueue.priority', 'has no effect without mqtt.mqueue.type = priority')
+  }
+  if (lowWatermark > highWatermark) report('mqtt.mqueue.low_watermark', 'is above mqtt.mqueue.high_watermark')
+  const { maxKeepalive } = options.mqtt
+  if (maxKeepalive > 0 && (maxKeepalive < 1000 || maxKeepalive > 65_535_000)) {
+    report('mqtt.max_keepalive', 'expected 0s, or from 1s to 65535s')
+  }
   const all = listenersOf(options)
   if (all.length === 0) report('listener', 'no listener is configured; add one, such as listener.tcp.external = 1883')
   const bound = new Map<string, string>()

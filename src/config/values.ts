@@ -79,6 +79,13 @@ export const duration = (fallback?: string): Key<number> =>
     return total <= 2 ** 31 - 1 ? total : expected('a duration of at most 24 days', raw)
   }, fallback)
 
+/** `60%`; 0.6 in code. */
+export const percent = (fallback?: string): Key<number> =>
+  key(raw => {
+    const n = Number(/^(\d+(?:\.\d+)?)%$/.exec(raw)?.[1] ?? expected('a percentage such as 60%', raw))
+    return n <= 100 ? n / 100 : expected('a percentage from 0% to 100%', raw)
+  }, fallback)
+
 const bytesIn = { '': 1, KB: 1024, MB: 1024 ** 2, GB: 1024 ** 3 } as const
 
 /** `512`, `64KB`, `8MB`; bytes in code. */

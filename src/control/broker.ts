@@ -6,10 +6,12 @@
 import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Access } from '../access/access.js'
+import type { Alarms } from '../alarms.js'
 import type { MqttOptions } from '../config/broker-options.js'
 import { Hub } from '../delivery/hub.js'
 import { Message } from '../delivery/message.js'
-import type { Session } from '../delivery/session.js'
+import { Priorities } from '../delivery/mqueue.js'
+import type { Session, SessionLimits } from '../delivery/session.js'
 import { BrokerError } from '../errors.js'
 import type { ClientInfo, Message as HookMessage, Hooks } from '../hooks.js'
 import type { Log } from '../log.js'
@@ -19,6 +21,7 @@ import { isTopicName, levelsOf } from '../wire/topic.js'
 import { ConnectionLife } from './aedes.js'
 import type { AedesStream } from './aedes-stream.js'
 import { type Control, Front } from './front.js'
+import { Overseer } from './overseer.js'
 import { Sessions } from './sessions.js'
 
 /** Bytes that may wait for a client that reads slowly, beside its queue. */
@@ -42,12 +45,12 @@ export class Broker {
   /** The last of those who come in under a client id, one after the other. */
   readonly #turns = new Map<string, Promise<void>>()
 
-  private constructor(options: MqttOptions, access: Access, hooks: Hooks, log: Log) {
+  private constructor(options: MqttOptions, access: Access, hooks: Hooks, log: Log, alarms: Alarms) {
     this.#options = options
     this.#access = access
     this.#hooks = hooks
     this.#log = log
-    const { session, mqueue, retain } = options
+    const { session, retain } = options
     this.hub = new Hub({
       shareStrategy: options.sharedSubscriptionStrategy,
       maxRetained: retain.maxMessageNum,
@@ -56,13 +59,13 @@ export class Broker {
       upgradeQos: session.upgradeQos,
       retainExpiry: retain.expiryInterval
     })
-    const limits = { maxInflight: session.maxInflight, maxQueued: mqueue.maxLength, storeQos0: mqueue.storeQos0 }
-    this.sessions = new Sessions(this.hub, limits, this.#wheel)
+    const host = new Overseer(this.#wheel, alarms, log)
+    this.sessions = new Sessions(this.hub, limitsOf(options), this.#wheel, host)
     this.#control = this.#makeControl()
   }
 
-  static async create(options: MqttOptions, access: Access, hooks: Hooks, log: Log): Promise<Broker> {
-    const broker = new Broker(options, access, hooks, log)
+  static async create(options: MqttOptions, access: Access, hooks: Hooks, log: Log, alarms: Alarms): Promise<Broker> {
+    const broker = new Broker(options, access, hooks, log, alarms)
     broker.#life = await ConnectionLife.create(broker.#decisions(), { idleTimeoutMs: options.client.idleTimeout })
     return broker
   }
@@ -151,6 +154,9 @@ export class Broker {
         maxClientidLen: options.maxClientidLen,
         maxPacketSize: options.maxPacketSize,
         keepaliveBackoff: options.keepaliveBackoff,
+        maxKeepalive: Math.floor(options.maxKeepalive / 1000),
+        maxPublishRate: options.client.maxPublishRate,
+        checkPayloadFormat: options.checkPayloadFormat,
         sessionExpiry: Math.floor(session.expiryInterval / 1000),
         maxSubscriptions: session.maxSubscriptions,
         receiveMaximum: session.maxAwaitingRel,
@@ -273,5 +279,22 @@ export class Broker {
       return null
     }
     return message.remade(next.topic, next.payload, next.retain)
+  }
+}
+
+function limitsOf({ session, mqueue }: MqttOptions): SessionLimits {
+  const { type, priority, maxLength, lowWatermark, highWatermark, storeQos0 } = mqueue
+  const marks = {
+    lowWatermark: Math.floor(maxLength * lowWatermark),
+    highWatermark: Math.floor(maxLength * highWatermark)
+  }
+  return {
+    maxInflight: session.maxInflight,
+    maxQueued: maxLength,
+    storeQos0,
+    priorities: type === 'priority' ? new Priorities(priority ?? new Map()) : undefined,
+    ...(maxLength === 0 ? {} : marks), // of a queue without a limit there is no percentage
+    retryInterval: session.retryInterval,
+    awaitRelTimeout: session.awaitRelTimeout
   }
 }

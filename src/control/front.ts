@@ -8,6 +8,7 @@
  * Packets take effect in the order in which they came: while one is being decided,
  * the connection hands on no other.
  */
+import { isUtf8 } from 'node:buffer'
 import { randomUUID } from 'node:crypto'
 import type { Admission, Identity } from '../access/access.js'
 import { OutgoingAliases } from '../delivery/encode.js'
@@ -18,6 +19,7 @@ import type { Link, Session } from '../delivery/session.js'
 import type { Action, ClientInfo, EndReason } from '../hooks.js'
 import type { Log } from '../log.js'
 import type { Connection, Handler } from '../net/connection.js'
+import { type Rate, RateLimit } from '../net/rate-limit.js'
 import { type FrameFault, PacketType } from '../wire/frame.js'
 import {
   ackWithReason,
@@ -49,6 +51,11 @@ export interface FrontOptions {
   readonly maxClientidLen: number
   readonly maxPacketSize: number
   readonly keepaliveBackoff: number
+  /** Seconds; 0 is no limit. For MQTT 5 alone, since the others cannot be told. */
+  readonly maxKeepalive: number
+  /** Messages that one connection may send. */
+  readonly maxPublishRate: Rate | undefined
+  readonly checkPayloadFormat: boolean
   /** Seconds that a session of MQTT 3 with clean session 0 lives on; the most that MQTT 5 may ask for. */
   readonly sessionExpiry: number
   readonly maxSubscriptions: number
@@ -113,6 +120,8 @@ export class Front implements Handler, Gatekeeper, Link {
   #fault: ReasonCode | undefined
   #saidGoodbye = false
   #willStays = false
+  readonly #rate: RateLimit | undefined
+  #pause: NodeJS.Timeout | undefined
 
   constructor(connection: Connection, control: Control) {
     this.connection = connection
@@ -121,6 +130,9 @@ export class Front implements Handler, Gatekeeper, Link {
       packet => this.#answered(packet),
       () => this.connection.hangUp('closed')
     )
+    const rate = control.options.maxPublishRate
+    // One less: with each message it is asked how long the next has to wait.
+    if (rate !== undefined) this.#rate = new RateLimit({ ...rate, burst: rate.burst - 1 })
     connection.once('close', () => this.#closed())
   }
 
@@ -151,6 +163,10 @@ export class Front implements Handler, Gatekeeper, Link {
 
   get maxTopicLevels(): number {
     return this.#control.options.maxTopicLevels
+  }
+
+  get checkPayloadFormat(): boolean {
+    return this.#control.options.checkPayloadFormat
   }
 
   get filter() {
@@ -192,7 +208,7 @@ export class Front implements Handler, Gatekeeper, Link {
   /** What CONNECT says of the client, for those who judge it. */
   info(username: string | undefined): ClientInfo {
     const { peer, local, listener, certificateName } = this.connection.origin
-    const { cleanStart, keepAlive, version } = this.#connect!
+    const { cleanStart, version } = this.#connect!
     return {
       clientId: this.#clientId,
       username: certificateName ?? username,
@@ -200,7 +216,7 @@ export class Front implements Handler, Gatekeeper, Link {
       local,
       listener,
       cleanSession: cleanStart,
-      keepAlive,
+      keepAlive: this.#keepAlive,
       protocolVersion: version,
       connectedAt: new Date()
     }
@@ -224,14 +240,23 @@ export class Front implements Handler, Gatekeeper, Link {
       if (this.#publisher === undefined) return this.#first(type, bytes, at, end)
       if (type === PacketType.PUBLISH) {
         const wait = this.#publisher.publish(bytes, start, at, end)
-        if (wait === undefined) return true
-        this.#after(wait)
+        const pause = this.#rate === undefined ? 0 : this.#rate.take(1)
+        if (wait === undefined && pause === 0) return true
+        this.#after(pause === 0 ? wait! : this.#paused(pause, wait))
         return false
       }
       return this.#other(type, bytes, at, end)
     } catch (err) {
       return this.#wrong(err)
     }
+  }
+
+  /** Over mqtt.client.max_publish_rate nothing more of this connection is read for a while. */
+  async #paused(ms: number, wait: undefined | Promise<void>): Promise<void> {
+    await wait
+    await new Promise<void>(resolve => {
+      this.#pause = setTimeout(resolve, ms)
+    })
   }
 
   #wrong(err: unknown): false {
@@ -262,14 +287,17 @@ export class Front implements Handler, Gatekeeper, Link {
       if (!(err instanceof PacketError)) throw err
       return this.#refuseConnect(err, versionSpoken(bytes, at, end))
     }
-    const { clientId, version, cleanStart, properties } = this.#connect
+    const { clientId, version, cleanStart, properties, will } = this.#connect
+    this.maximumPacketSize = properties.maximumPacketSize ?? Number.POSITIVE_INFINITY
+    if (this.checkPayloadFormat && will?.properties.payloadFormatIndicator === 1 && !isUtf8(will.payload)) {
+      return this.#refuseConnect(new PacketError(Reason.PAYLOAD_FORMAT_INVALID, 'payload of the will'), 5)
+    }
     const idTooLong = Buffer.byteLength(clientId) > this.#control.options.maxClientidLen
     if (idTooLong || (clientId === '' && (version === 3 || (version === 4 && !cleanStart)))) {
       return this.#refuseConnect(new PacketError(Reason.CLIENT_IDENTIFIER_NOT_VALID, 'client identifier'), version)
     }
     this.#clientId = clientId === '' ? `auto-${randomUUID()}` : clientId // [MQTT-3.1.3-6]
     this.receiveMaximum = properties.receiveMaximum ?? 65_535
-    this.maximumPacketSize = properties.maximumPacketSize ?? Number.POSITIVE_INFINITY
     this.topicAliasMaximum = this.#control.options.topicAliasMaximum
     const aliases = Math.min(properties.topicAliasMaximum ?? 0, this.topicAliasMaximum)
     if (aliases > 0) this.aliases = new OutgoingAliases(aliases)
@@ -341,7 +369,7 @@ export class Front implements Handler, Gatekeeper, Link {
             : undefined
     if (version !== undefined && code !== undefined) {
       const bytes = connack(version === 5 ? 5 : 4, false, code)
-      this.out.write(bytes)
+      if (bytes.length <= this.maximumPacketSize) this.out.write(bytes) // [MQTT-3.1.2-24]
     }
     this.connection.hangUp(code === undefined ? 'protocol_error' : 'refused')
     return false
@@ -358,10 +386,12 @@ export class Front implements Handler, Gatekeeper, Link {
         return true
       case PacketType.SUBSCRIBE:
         this.#asked = readSubscribe(bytes, at, end, version)
+        this.#checkAnswer(this.#asked.requests.length)
         this.#stream.push(subscribeOf(this.#asked))
         return false
       case PacketType.UNSUBSCRIBE:
         this.#asked = readUnsubscribe(bytes, at, end, version)
+        this.#checkAnswer(this.#asked.filters.length)
         this.#stream.push(unsubscribePlaceholder)
         return false
       case PacketType.PINGREQ:
@@ -378,6 +408,13 @@ export class Front implements Handler, Gatekeeper, Link {
       default: // a second CONNECT [MQTT-3.1.0-2]
         throw protocolError(`packet type ${type} where it must not be`)
     }
+  }
+
+  /** A SUBACK that the client does not take cannot be left out [MQTT-3.8.4-1]: it is told so before anything is done. */
+  #checkAnswer(codes: number): void {
+    if (this.maximumPacketSize === Number.POSITIVE_INFINITY) return
+    if (suback(5, 1, new Array(codes).fill(0)).length <= this.maximumPacketSize) return
+    throw new PacketError(Reason.PACKET_TOO_LARGE, 'the answer is over the Maximum Packet Size of the client')
   }
 
   #acknowledged(type: number, bytes: Buffer, at: number, end: number): void {
@@ -448,7 +485,7 @@ export class Front implements Handler, Gatekeeper, Link {
     const { version, cleanStart, properties } = connect
     if (code !== 0 || this.#identity === undefined) {
       const answer = connack(version, false, version === 5 ? (connackReason.get(code) ?? Reason.NOT_AUTHORIZED) : code)
-      this.out.write(answer)
+      if (answer.length <= this.maximumPacketSize) this.out.write(answer) // [MQTT-3.1.2-24]
       this.connection.hangUp('refused')
       return
     }
@@ -457,16 +494,32 @@ export class Front implements Handler, Gatekeeper, Link {
     const expiry = this.#capped(asked)
     const names = { '%c': this.#clientId, '%u': this.#identity.client.username ?? '%u' }
     this.mountpoint = this.connection.origin.mountpoint.replace(/%[cu]/g, name => names[name as keyof typeof names])
+    const promises = version === 5 ? this.#promises(asked, expiry) : {}
+    const size = connack(version, false, 0, promises).length
+    if (size > this.maximumPacketSize) {
+      // Of its properties none may be left out; without its CONNACK a client is not in [MQTT-3.2.0-1].
+      this.#control.log.warning('CONNECT refused', { ...this.who(), why: `CONNACK has ${size} bytes` })
+      this.connection.hangUp('refused')
+      return
+    }
     const { session, present } = this.#control.sessions.open(this.#clientId, cleanStart, expiry)
     this.#session = session
     this.#droppedBefore = session.dropped
-    const answer = connack(version, present && version !== 3, 0, version === 5 ? this.#promises(asked, expiry) : {})
+    const answer = connack(version, present && version !== 3, 0, promises)
     this.out.write(answer)
     this.#publisher = new Publisher(this.#control.hub, session, this.out, this, version === 5)
-    this.connection.established(connect.keepAlive * 1000 * this.#control.options.keepaliveBackoff * 2)
+    this.connection.established(this.#keepAlive * 1000 * this.#control.options.keepaliveBackoff * 2)
     this.#control.connected(this)
     session.attach(this)
     this.connection.resume()
+  }
+
+  /** Seconds: the client's, but of MQTT 5 not over the limit; 0 is over any. */
+  get #keepAlive(): number {
+    const { keepAlive, version } = this.#connect!
+    const { maxKeepalive } = this.#control.options
+    if (version !== 5 || maxKeepalive === 0) return keepAlive
+    return keepAlive === 0 ? maxKeepalive : Math.min(keepAlive, maxKeepalive)
   }
 
   /** What CONNACK tells a client of MQTT 5: where we have less than it may take for granted. */
@@ -474,6 +527,7 @@ export class Front implements Handler, Gatekeeper, Link {
     const { receiveMaximum, maxPacketSize, topicAliasMaximum } = this.#control.options
     return {
       ...(expiry === askedExpiry ? {} : { sessionExpiryInterval: expiry }),
+      ...(this.#keepAlive === this.#connect!.keepAlive ? {} : { serverKeepAlive: this.#keepAlive }), // [MQTT-3.1.2-21]
       ...(this.#connect!.clientId === '' ? { assignedClientIdentifier: this.#clientId } : {}),
       ...(receiveMaximum < 65_535 ? { receiveMaximum } : {}),
       maximumPacketSize: maxPacketSize,
@@ -545,6 +599,7 @@ export class Front implements Handler, Gatekeeper, Link {
   #closed(): void {
     this.#stream.destroy()
     this.#exchange?.end()
+    clearTimeout(this.#pause)
     const session = this.#session
     if (session === undefined) return
     this.#control.sessions.leave(session, this.#saidGoodbye && !this.#willStays ? undefined : this.#will())

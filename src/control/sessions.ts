@@ -3,7 +3,7 @@
  * will is sent when its delay is over, and the session ends when it expires.
  */
 import type { Hub } from '../delivery/hub.js'
-import { Session, type SessionLimits } from '../delivery/session.js'
+import { Session, type SessionHost, type SessionLimits } from '../delivery/session.js'
 import { type DeadlineWheel, now, type Watched } from '../net/keepalive.js'
 
 /** Seconds; 0xffffffff never expires (MQTT 5, section 3.1.2.11.2). */
@@ -67,12 +67,14 @@ export class Sessions {
   readonly #hub: Hub
   readonly #limits: SessionLimits
   readonly #wheel: DeadlineWheel
+  readonly #host: SessionHost
   readonly #stays = new Map<string, Stay>()
 
-  constructor(hub: Hub, limits: SessionLimits, wheel: DeadlineWheel) {
+  constructor(hub: Hub, limits: SessionLimits, wheel: DeadlineWheel, host: SessionHost) {
     this.#hub = hub
     this.#limits = limits
     this.#wheel = wheel
+    this.#host = host
   }
 
   get size(): number {
@@ -93,7 +95,7 @@ export class Sessions {
       return { session: before.session, present: true }
     }
     if (before !== undefined) this.#end(clientId, before)
-    const session = new Session(clientId, this.#limits)
+    const session = new Session(clientId, this.#limits, this.#host)
     this.#stays.set(clientId, new Stay(session, expirySeconds, this.#wheel, () => this.end(clientId)))
     return { session, present: false }
   }

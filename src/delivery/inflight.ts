@@ -18,8 +18,10 @@ export class Outgoing {
   readonly group: ShareGroup<Session> | undefined
   /** 0 until it is sent. */
   packetId = 0
-  /** Counts those that were sent: the ids alone do not tell which was first, once they have gone round. */
+  /** Counts those that were sent: the ids alone do not tell which was first, once they have gone round. Before, those queued. */
   order = 0
+  /** The wheel's tick when it, or its PUBREL, was last sent. */
+  sentAt = 0
   /** PUBREC came: the message is the client's, and only PUBREL is sent again [MQTT-4.3.3-1]. */
   received = false
 

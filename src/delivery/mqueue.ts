@@ -1,65 +1,145 @@
 /**
- * What waits for a session: the window is full, or the client is away. Bounded; when
- * it is full the oldest goes, and is counted. A ring, since an array's shift() moves
+ * What waits for a session: the window is full, or the client is away. Bounded; what
+ * goes when it is full is of the lowest priority, QoS 0 before the others, and the
+ * oldest of those; it is counted.
+ *
+ * Priorities are of topics, so order within a topic is kept. Each has two rings, since
+ * the oldest of QoS 0 must be found at once; a ring, since an array's shift() moves
  * everything that is left.
  */
 import type { Outgoing } from './inflight.js'
 
-export class MQueue {
-  #ring: (Outgoing | undefined)[] = new Array(16)
+const none: (Outgoing | undefined)[] = []
+
+class Ring {
+  #slots = none
   #head = 0
-  #length = 0
+  length = 0
+
+  /** The oldest. */
+  get first(): Outgoing | undefined {
+    return this.length === 0 ? undefined : this.#slots[this.#head]
+  }
+
+  push(item: Outgoing): void {
+    if (this.length === this.#slots.length) this.#grow()
+    this.#slots[(this.#head + this.length) & (this.#slots.length - 1)] = item
+    this.length++
+  }
+
+  shift(): Outgoing | undefined {
+    if (this.length === 0) return undefined
+    const item = this.#slots[this.#head]
+    this.#slots[this.#head] = undefined
+    this.#head = (this.#head + 1) & (this.#slots.length - 1)
+    this.length--
+    return item
+  }
+
+  #grow(): void {
+    const next: (Outgoing | undefined)[] = new Array(Math.max(16, this.#slots.length * 2))
+    for (let i = 0; i < this.length; i++) next[i] = this.#slots[(this.#head + i) & (this.#slots.length - 1)]
+    this.#slots = next
+    this.#head = 0
+  }
+}
+
+/** All that has one priority, in the order in which it came. */
+class Lane {
+  readonly zero = new Ring()
+  readonly sure = new Ring()
+
+  get length(): number {
+    return this.zero.length + this.sure.length
+  }
+
+  shift(): Outgoing | undefined {
+    const { zero, sure } = this
+    if (zero.length === 0) return sure.shift()
+    if (sure.length === 0 || zero.first!.order < sure.first!.order) return zero.shift()
+    return sure.shift()
+  }
+}
+
+/** mqtt.mqueue.priority: topics with a number, the higher the earlier; all others have 0. */
+export class Priorities {
+  readonly #ranks = new Map<string, number>()
+  /** How many different ones there are. */
+  readonly count: number
+
+  constructor(byTopic: ReadonlyMap<string, number>) {
+    const values = [...new Set([...byTopic.values(), 0])].sort((a, b) => b - a)
+    for (const [topic, value] of byTopic) this.#ranks.set(topic, values.indexOf(value))
+    this.count = values.length
+  }
+
+  /** 0 is the highest. */
+  rank(topic: string): number {
+    return this.#ranks.get(topic) ?? this.count - 1
+  }
+}
+
+export class MQueue {
+  /** By rank. */
+  readonly #lanes: Lane[]
+  readonly #priorities: Priorities | undefined
+  readonly #maxLength: number
+  #pushed = 0
+  length = 0
   /** How many of what waits are QoS 0. */
   length0 = 0
   /** How many were thrown out for want of room. */
   dropped = 0
-  readonly #maxLength: number
 
-  /** @param maxLength 0 is no limit. */
-  constructor(maxLength: number) {
+  /** @param maxLength 0 is no limit. @param priorities undefined: first come, first served. */
+  constructor(maxLength: number, priorities?: Priorities) {
     this.#maxLength = maxLength
-  }
-
-  get length(): number {
-    return this.#length
+    this.#priorities = priorities
+    this.#lanes = Array.from({ length: priorities?.count ?? 1 }, () => new Lane())
   }
 
   get full(): boolean {
-    return this.#maxLength > 0 && this.#length >= this.#maxLength
+    return this.#maxLength > 0 && this.length >= this.#maxLength
   }
 
-  push(item: Outgoing): void {
-    if (this.full) {
-      this.shift()
-      this.dropped++
-    }
-    if (this.#length === this.#ring.length) this.#grow()
-    this.#ring[(this.#head + this.#length) & (this.#ring.length - 1)] = item
-    this.#length++
-    if (item.qos === 0) this.length0++
+  /** What had to go for it, which may be itself. */
+  push(item: Outgoing): Outgoing | undefined {
+    const priorities = this.#priorities
+    const rank = priorities === undefined ? 0 : priorities.rank(item.message.topic)
+    const lost = this.full ? this.#makeRoom(item, rank) : undefined
+    if (lost === item) return lost
+    item.order = this.#pushed++ // until it is sent
+    const lane = this.#lanes[rank]!
+    if (item.qos === 0) {
+      lane.zero.push(item)
+      this.length0++
+    } else lane.sure.push(item)
+    this.length++
+    return lost
   }
 
   shift(): Outgoing | undefined {
-    if (this.#length === 0) return undefined
-    const item = this.#ring[this.#head]
-    this.#ring[this.#head] = undefined
-    this.#head = (this.#head + 1) & (this.#ring.length - 1)
-    this.#length--
-    if (item?.qos === 0) this.length0--
+    const lanes = this.#lanes
+    for (let i = 0; i < lanes.length; i++) {
+      const item = lanes[i]!.shift()
+      if (item !== undefined) return this.#taken(item)
+    }
+    return undefined
+  }
+
+  #taken(item: Outgoing): Outgoing {
+    this.length--
+    if (item.qos === 0) this.length0--
     return item
   }
 
-  clear(): void {
-    this.#ring = new Array(16)
-    this.#head = 0
-    this.#length = 0
-    this.length0 = 0
-  }
-
-  #grow(): void {
-    const next: (Outgoing | undefined)[] = new Array(this.#ring.length * 2)
-    for (let i = 0; i < this.#length; i++) next[i] = this.#ring[(this.#head + i) & (this.#ring.length - 1)]
-    this.#ring = next
-    this.#head = 0
+  /** The lowest priority loses, be it the newcomer's. */
+  #makeRoom(item: Outgoing, rank: number): Outgoing {
+    this.dropped++
+    let lowest = this.#lanes.length - 1
+    while (this.#lanes[lowest]!.length === 0) lowest--
+    const { zero, sure } = this.#lanes[lowest]!
+    if (rank > lowest || (rank === lowest && item.qos === 0 && zero.length === 0)) return item
+    return this.#taken((zero.shift() ?? sure.shift())!)
   }
 }

@@ -32,6 +32,8 @@ export interface Gatekeeper {
   readonly mountpoint: string
   /** Topic aliases that the client may use. */
   readonly topicAliasMaximum: number
+  /** Whether a payload that is said to be text must be (MQTT 5, section 3.3.2.3.2). */
+  readonly checkPayloadFormat: boolean
 }
 
 /** The view of the message in hand; one is enough, since nothing else happens while it is looked at. */
@@ -49,6 +51,8 @@ export class Publisher {
   #topic = ''
   #match: Match<Session> | undefined
   #matchVersion = -1
+  /** Payload Format Indicator of the last message. */
+  #saysText = false
 
   constructor(hub: Hub, session: Session, out: Outbox, gate: Gatekeeper, isVersion5: boolean) {
     this.#hub = hub
@@ -104,7 +108,13 @@ export class Publisher {
       message.topic = this.#topic
       return this.#judge(message, packetId)
     }
-    return this.#judge(this.#withProperties(message, payloadAt), packetId)
+    const whole = this.#withProperties(message, payloadAt)
+    if (this.#gate.checkPayloadFormat && this.#saysText && !isUtf8(whole.payload)) {
+      if (qos === 0) throw new PacketError(Reason.PAYLOAD_FORMAT_INVALID, 'payload is not UTF-8')
+      this.#acknowledge(qos, packetId, Reason.PAYLOAD_FORMAT_INVALID)
+      return undefined
+    }
+    return this.#judge(whole, packetId)
   }
 
   /** PUBREL: the message may be forgotten; false when it was not known [MQTT-4.3.3-11]. */
@@ -150,6 +160,7 @@ export class Publisher {
       if (id === 0x02) expiryAt = from + 1
     })
     checkResponseTopic(properties)
+    this.#saysText = properties.payloadFormatIndicator === 1
     const { topicAlias, ...forwarded } = properties
     const { messageExpiryInterval } = forwarded
     if (topicAlias !== undefined && (topicAlias === 0 || topicAlias > this.#gate.topicAliasMaximum)) {
@@ -225,7 +236,7 @@ export class Publisher {
     if (message.qos === 2) {
       const { awaitingRel } = this.#session
       if (awaitingRel.has(packetId)) return this.#acknowledge(2, packetId, Reason.SUCCESS) // while it was judged
-      awaitingRel.add(packetId) // before it is routed, or a second one would be too
+      this.#session.awaitRelease(packetId) // before it is routed, or a second one would be too
     }
     const receivers = this.#hub.publish(message, match)
     this.#acknowledge(message.qos, packetId, receivers === 0 ? Reason.NO_MATCHING_SUBSCRIBERS : Reason.SUCCESS)

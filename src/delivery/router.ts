@@ -47,6 +47,8 @@ export interface Match<S> {
 /** All that is subscribed under one filter. */
 interface Entry<S> {
   readonly plain: Map<S, Subscription<S>>
+  /** Those that were written `$local/…`, which are others of the same client. */
+  local: Map<S, Subscription<S>> | undefined
   readonly groups: Map<string, ShareGroup<S>>
 }
 
@@ -74,15 +76,18 @@ export class Router<S> {
     this.#changed(filter)
     let isNew: boolean
     if (group === undefined) {
-      isNew = !entry.plain.has(subscription.subscriber)
-      entry.plain.set(subscription.subscriber, subscription)
+      const local = isLocal(subscription.filter)
+      if (local) entry.local ??= new Map()
+      const plain = local ? entry.local! : entry.plain
+      isNew = !plain.has(subscription.subscriber)
+      plain.set(subscription.subscriber, subscription)
     } else {
       const shared = entry.groups.get(group)
       if (shared === undefined) {
         entry.groups.set(group, { name: group, members: [subscription], cursor: 0 })
         isNew = true
       } else {
-        const at = shared.members.findIndex(m => m.subscriber === subscription.subscriber)
+        const at = memberAt(shared, subscription.subscriber, subscription.filter)
         isNew = at === -1
         if (isNew) shared.members.push(subscription)
         else shared.members[at] = subscription
@@ -99,10 +104,10 @@ export class Router<S> {
     if (entry === undefined) return false
     let was = false
     if (group === undefined) {
-      was = entry.plain.delete(subscriber)
+      was = (isLocal(written) ? entry.local : entry.plain)?.delete(subscriber) ?? false
     } else {
       const shared = entry.groups.get(group)
-      const at = shared?.members.findIndex(m => m.subscriber === subscriber) ?? -1
+      const at = shared === undefined ? -1 : memberAt(shared, subscriber, written)
       was = at !== -1
       if (was) {
         shared!.members.splice(at, 1)
@@ -113,7 +118,8 @@ export class Router<S> {
     if (!was) return false
     this.size--
     this.#changed(filter)
-    if (entry.plain.size === 0 && entry.groups.size === 0) this.#prune(filter)
+    if (entry.local?.size === 0) entry.local = undefined
+    if (entry.plain.size === 0 && entry.local === undefined && entry.groups.size === 0) this.#prune(filter)
     return true
   }
 
@@ -202,14 +208,18 @@ export class Router<S> {
   }
 }
 
-const empty = <S>(): Entry<S> => ({ plain: new Map(), groups: new Map() })
+const empty = <S>(): Entry<S> => ({ plain: new Map(), local: undefined, groups: new Map() })
+const isLocal = (written: string): boolean => written.startsWith('$local/')
+const memberAt = <S>({ members }: ShareGroup<S>, subscriber: S, written: string): number =>
+  members.findIndex(m => m.subscriber === subscriber && m.filter === written)
 const isWild = (filter: string): boolean => filter.includes('+') || filter.includes('#')
 
 function merge<S>(entries: readonly Entry<S>[]): Match<S> {
   const groups = entries.flatMap(entry => [...entry.groups.values()])
   const routes = new Map<S, Route<S>>()
-  for (const { plain } of entries) {
-    for (const { subscriber, qos, noLocal, retainAsPublished, identifier } of plain.values()) {
+  for (const { plain, local } of entries) {
+    const all = local === undefined ? plain.values() : [...plain.values(), ...local.values()]
+    for (const { subscriber, qos, noLocal, retainAsPublished, identifier } of all) {
       const so = routes.get(subscriber)
       routes.set(subscriber, {
         subscriber,

@@ -6,12 +6,13 @@
  * in a bounded queue. A client that reads slowly fills its own queue and nobody
  * else's: to it QoS 0 is dropped first, and counted.
  */
+import type { DeadlineWheel, Watched } from '../net/keepalive.js'
 import type { Outbox } from '../net/outbox.js'
 import type { QoS } from '../wire/frame.js'
 import { type OutgoingAliases, publishLength, writePublish } from './encode.js'
 import { Inflight, Outgoing } from './inflight.js'
 import type { Message } from './message.js'
-import { MQueue } from './mqueue.js'
+import { MQueue, type Priorities } from './mqueue.js'
 import type { ShareGroup, Subscription } from './router.js'
 
 /** The way to a connected client. */
@@ -36,33 +37,77 @@ export interface SessionLimits {
   readonly maxQueued: number
   /** Whether QoS 0 waits for a client that is away. */
   readonly storeQos0: boolean
+  /** Undefined: what waits goes out in the order in which it came. */
+  readonly priorities?: Priorities | undefined
+  /** Messages in the queue above which it counts as high, until there are `lowWatermark`. */
+  readonly highWatermark?: number
+  readonly lowWatermark?: number
+  /** Milliseconds after which MQTT 3 is sent again what it has not acknowledged; 0 is never. */
+  readonly retryInterval?: number
+  /** Milliseconds that a QoS 2 message of MQTT 3 may take to be released; 0 is for ever. */
+  readonly awaitRelTimeout?: number
 }
 
-export class Session {
+/** What the sessions need of whoever has them. */
+export interface SessionHost {
+  readonly wheel: Pick<DeadlineWheel, 'tick' | 'tickMs' | 'watch' | 'forget'>
+  /** A queue went over the high watermark, or is down at the low one. */
+  queueIsHigh(session: Session, isHigh: boolean): void
+  /** A connected client has missed a message; not told again before hearLosses(). */
+  loses(session: Session): void
+  ended(session: Session): void
+}
+
+/** Retained messages of a new subscription, not yet sent. */
+interface Feed {
+  readonly source: Iterator<Outgoing>
+  /** Topics retained anew meanwhile, whose message is in the queue: the client gets that one, once. */
+  readonly overtaken: Set<string>
+}
+
+/** More than a queue has, and later than any tick: small integers, which cost nothing to compare. */
+const never = 0x3fffffff
+
+export class Session implements Watched {
   readonly clientId: string
   readonly createdAt = new Date()
   readonly subscriptions = new Map<string, Subscription<Session>>()
-  /** Packet ids of QoS 2 messages that came in and were not yet released [MQTT-4.3.3-2]. */
-  readonly awaitingRel = new Set<number>()
+  /** Packet ids of QoS 2 messages that came in and were not yet released [MQTT-4.3.3-2], and the wheel's tick then. */
+  readonly awaitingRel = new Map<number, number>()
   readonly #limits: SessionLimits
+  readonly #host: SessionHost | undefined
+  readonly #wheel: SessionHost['wheel'] | undefined
+  readonly #highWatermark: number
+  /** The shorter of the two times after which something is overdue; 0 is none. */
+  readonly #interval: number
   readonly #queue: MQueue
   readonly #inflight = new Inflight()
   /** Under way since before this connection, to be sent again as the window allows; the last one first. */
   #resend: Outgoing[] = []
-  /** Retained messages of new subscriptions, not yet sent. */
-  #feeds: Iterator<Outgoing>[] = []
+  #feeds: Feed[] = []
   #link: Link | undefined
   #window = 1
+  /** Whether the wheel is to look after it, and does not yet. */
+  #mayWatch = false
+  #dueAt = 0
+  #isHigh = false
+  #isLossTold = false
   /** Counters as emqttd has them in `sessions list`. */
   delivered = 0
   enqueued = 0
   /** QoS 0 that a slow or absent client missed, and what was too large for it. */
   missed = 0
 
-  constructor(clientId: string, limits: SessionLimits) {
+  /** @param host without one nothing is done on a timer, and nobody told. */
+  constructor(clientId: string, limits: SessionLimits, host?: SessionHost) {
     this.clientId = clientId
     this.#limits = limits
-    this.#queue = new MQueue(limits.maxQueued)
+    this.#host = host
+    this.#wheel = host?.wheel
+    this.#highWatermark = host === undefined ? never : (limits.highWatermark ?? never)
+    const { retryInterval = 0, awaitRelTimeout = 0 } = limits
+    this.#interval = Math.min(retryInterval || awaitRelTimeout, awaitRelTimeout || retryInterval)
+    this.#queue = new MQueue(limits.maxQueued, limits.priorities)
   }
 
   get online(): boolean {
@@ -101,24 +146,30 @@ export class Session {
     this.#link = link
     this.#window = Math.min(this.#limits.maxInflight || 65_535, link.receiveMaximum)
     this.#resend = this.#inflight.inOrder().reverse()
+    for (const outgoing of this.#resend) outgoing.sentAt = never
+    this.#mayWatch = this.#wheel !== undefined && this.#interval > 0 && link.version === 4
+    if (this.#mayWatch) for (const packetId of this.awaitingRel.keys()) this.awaitRelease(packetId) // its absence does not count
     this.pump()
   }
 
   detach(): void {
     this.#link = undefined
+    this.#mayWatch = false
+    this.#wheel?.forget(this)
     this.#resend = []
     const feeds = this.#feeds
     this.#feeds = []
-    for (const feed of feeds) {
-      for (let next = feed.next(); !next.done && !this.#queue.full; next = feed.next()) {
-        if (next.value.qos > 0) this.#queue.push(next.value)
+    for (const { source, overtaken } of feeds) {
+      for (let next = source.next(); !next.done && !this.#queue.full; next = source.next()) {
+        const { qos, message } = next.value
+        if (qos > 0 && !overtaken.has(message.topic)) this.#wait(next.value)
       }
     }
   }
 
   /** Retained messages for a new subscription: sent as the window and the peer allow, before what is published now. */
   feed(source: Iterator<Outgoing>): void {
-    this.#feeds.push(source)
+    this.#feeds.push({ source, overtaken: new Set() })
     this.pump()
   }
 
@@ -134,7 +185,7 @@ export class Session {
       if (link === undefined) {
         if (this.#limits.storeQos0) this.#enqueue(message, qos, retain, identifiers, group)
         else this.missed++
-      } else if (link.out.congested) this.missed++
+      } else if (link.out.congested) this.#miss()
       else if (this.#feeds.length > 0 || this.#queue.length0 > 0) {
         this.#enqueue(message, qos, retain, identifiers, group) // it must not overtake [MQTT-4.6.0-6]
       } else this.#send0(link, message, retain, identifiers)
@@ -166,11 +217,13 @@ export class Session {
 
   #next(): Outgoing | undefined {
     for (let feed = this.#feeds[0]; feed !== undefined; feed = this.#feeds[0]) {
-      const { done, value } = feed.next()
-      if (done !== true) return value
-      this.#feeds.shift()
+      const { done, value } = feed.source.next()
+      if (done === true) this.#feeds.shift()
+      else if (!feed.overtaken.has(value.message.topic)) return value
     }
-    return this.#queue.shift()
+    const next = this.#queue.shift()
+    if (this.#isHigh && this.#queue.length <= (this.#limits.lowWatermark ?? 0)) this.#high(false)
+    return next
   }
 
   get #hasWaiting(): boolean {
@@ -195,6 +248,7 @@ export class Session {
       return true
     }
     entry.received = true
+    this.#stamp(entry)
     this.#link?.out.acknowledge(0x62, packetId)
     return true
   }
@@ -208,6 +262,91 @@ export class Session {
     return true
   }
 
+  /** A QoS 2 message came in, and is routed once until its id is released [MQTT-4.3.3-2]. */
+  awaitRelease(packetId: number): void {
+    this.awaitingRel.set(packetId, this.#wheel === undefined ? 0 : this.#wheel.tick)
+    if (this.#mayWatch) this.#watch(this.#interval)
+  }
+
+  // ── what is overdue, for MQTT 3 alone: MQTT 5 sends nothing twice on one connection [MQTT-4.4.0-1] ──
+
+  /** It, or its PUBREL, is being sent. */
+  #stamp(outgoing: Outgoing): void {
+    if (this.#wheel === undefined) return
+    outgoing.sentAt = this.#wheel.tick
+    if (this.#mayWatch) this.#watch(this.#interval)
+  }
+
+  /** One entry in the wheel for all that is under way, and none for a session that has nothing. */
+  #watch(ms: number): void {
+    const wheel = this.#wheel!
+    this.#mayWatch = false
+    this.#dueAt = (wheel.tick + 1) * wheel.tickMs + ms
+    wheel.watch(this)
+  }
+
+  deadline(): number {
+    return this.#dueAt
+  }
+
+  expire(): void {
+    const link = this.#link
+    const wheel = this.#wheel
+    if (wheel === undefined || link === undefined) return
+    this.#mayWatch = true
+    const { retryInterval = 0, awaitRelTimeout = 0 } = this.#limits
+    let next = Number.POSITIVE_INFINITY
+    if (retryInterval > 0 && this.#inflight.size > 0) next = this.#retry(link, wheel.tick, retryInterval / wheel.tickMs)
+    if (awaitRelTimeout > 0 && this.awaitingRel.size > 0) {
+      next = Math.min(next, this.#forgetOverdue(wheel.tick, awaitRelTimeout / wheel.tickMs))
+    }
+    if (next === Number.POSITIVE_INFINITY) return
+    this.#watch(Math.min(Math.max(1, (next - wheel.tick) * wheel.tickMs), this.#interval))
+  }
+
+  /** Sends again, in order, what has waited for so many ticks; tells when the next is due. A slow link is left alone. */
+  #retry(link: Link, tick: number, ticks: number): number {
+    let next = Number.POSITIVE_INFINITY
+    for (const outgoing of this.#inflight.inOrder()) {
+      if (outgoing.sentAt === never) continue // it waits for the window
+      if (outgoing.sentAt + ticks < tick && !link.out.full) this.#sendAgain(link, outgoing)
+      next = Math.min(next, Math.max(outgoing.sentAt, tick - ticks) + ticks)
+    }
+    return next
+  }
+
+  #forgetOverdue(tick: number, ticks: number): number {
+    let next = Number.POSITIVE_INFINITY
+    for (const [packetId, since] of this.awaitingRel) {
+      if (since + ticks < tick) this.awaitingRel.delete(packetId)
+      else next = Math.min(next, since + ticks)
+    }
+    return next
+  }
+
+  // ── what an operator is told ──
+
+  /** What it misses from now on is told again. */
+  hearLosses(): void {
+    this.#isLossTold = false
+  }
+
+  #miss(): void {
+    this.missed++
+    this.#lost()
+  }
+
+  #lost(): void {
+    if (this.#isLossTold || this.#link === undefined) return
+    this.#isLossTold = true
+    this.#host?.loses(this)
+  }
+
+  #high(isHigh: boolean): void {
+    this.#isHigh = isHigh
+    this.#host?.queueIsHigh(this, isHigh)
+  }
+
   /** The session is over: what a shared subscription brought and the client did not take, for others to have. */
   end(): Outgoing[] {
     this.detach()
@@ -218,6 +357,7 @@ export class Session {
     }
     this.#inflight.clear()
     this.awaitingRel.clear()
+    this.#host?.ended(this)
     return left
   }
 
@@ -234,7 +374,16 @@ export class Session {
     group: ShareGroup<Session> | undefined
   ): void {
     this.enqueued++
-    this.#queue.push(new Outgoing(message.kept(), qos, retain, identifiers, group))
+    const waits = this.#wait(new Outgoing(message.kept(), qos, retain, identifiers, group))
+    if (waits && message.retain) for (const { overtaken } of this.#feeds) overtaken.add(message.topic)
+  }
+
+  /** False when there was no room for it. */
+  #wait(outgoing: Outgoing): boolean {
+    const lost = this.#queue.push(outgoing)
+    if (lost !== undefined) this.#lost()
+    if (this.#queue.length > this.#highWatermark && !this.#isHigh) this.#high(true)
+    return lost !== outgoing
   }
 
   #send0(link: Link, message: Message, retain: boolean, identifiers: readonly number[] | undefined): void {
@@ -260,12 +409,15 @@ export class Session {
     const { message, qos, retain, identifiers } = outgoing
     if (this.#tooLarge(link, message, qos, identifiers)) return
     const packetId = this.#inflight.add(outgoing)
+    this.#stamp(outgoing)
     this.delivered++
     writePublish(link, message, (qos << 1) | (retain ? 1 : 0), packetId, identifiers)
   }
 
-  #sendAgain(link: Link, { packetId, qos, received, message, retain, identifiers }: Outgoing): void {
+  #sendAgain(link: Link, outgoing: Outgoing): void {
+    const { packetId, qos, received, message, retain, identifiers } = outgoing
     if (this.#inflight.get(packetId) === undefined) return // acknowledged meanwhile
+    this.#stamp(outgoing)
     if (received) link.out.acknowledge(0x62, packetId)
     // The client may take less than before, [MQTT-3.1.2-24], [MQTT-3.1.2-25].
     else if (this.#tooLarge(link, message, qos, identifiers)) this.#inflight.delete(packetId)

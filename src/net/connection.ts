@@ -10,6 +10,7 @@ import type { EndReason, Peer } from '../hooks.js'
 import { type FrameFault, FrameReader, type Take } from '../wire/frame.js'
 import { type DeadlineWheel, now, type Watched } from './keepalive.js'
 import { Outbox } from './outbox.js'
+import { type Rate, RateLimit } from './rate-limit.js'
 
 /** Where a connection comes from, and what its listener allows it. */
 export interface Origin {
@@ -23,7 +24,7 @@ export interface Origin {
   readonly mountpoint: string
   readonly sendTimeout: number
   readonly sendTimeoutClose: boolean
-  readonly rateLimit: { readonly burst: number; readonly bytesPerSecond: number } | undefined
+  readonly rateLimit: Rate | undefined
 }
 
 export interface ConnectionOptions {
@@ -71,8 +72,7 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
   #left: EndReason | undefined
   /** The handler is at something, and takes no packets. */
   #busy = false
-  #tokens: number
-  #filledAt = this.#openedAt
+  readonly #rateLimit: RateLimit | undefined
   #holdBack: NodeJS.Timeout | undefined
   #stalled: NodeJS.Timeout | undefined
 
@@ -89,7 +89,7 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
     this.#options = options
     this.#wheel = wheel
     this.#frames = new FrameReader(options.maxPacketSize)
-    this.#tokens = origin.rateLimit?.burst ?? 0
+    if (origin.rateLimit !== undefined) this.#rateLimit = new RateLimit(origin.rateLimit)
   }
 
   /** Begins to read; everything that arrives goes to the handler. */
@@ -198,7 +198,7 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
   #received(chunk: Buffer): void {
     if (this.#closed) return
     this.#heardAt = now()
-    if (this.origin.rateLimit !== undefined) this.#limitRate(chunk.length)
+    if (this.#rateLimit !== undefined) this.#limitRate(this.#rateLimit, chunk.length)
     this.#read(chunk)
     this.#settleReading()
   }
@@ -221,20 +221,14 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
     return false
   }
 
-  /** A token bucket over the bytes read; an empty one pauses the transport, which slows the client down. */
-  #limitRate(bytes: number): void {
-    const limit = this.origin.rateLimit!
-    const at = now()
-    this.#tokens = Math.min(limit.burst, this.#tokens + ((at - this.#filledAt) / 1000) * limit.bytesPerSecond) - bytes
-    this.#filledAt = at
-    if (this.#tokens >= 0 || this.#holdBack !== undefined) return
-    this.#holdBack = setTimeout(
-      () => {
-        this.#holdBack = undefined
-        this.#settleReading()
-      },
-      (-this.#tokens / limit.bytesPerSecond) * 1000
-    )
+  /** Over the limit the transport is paused, which slows the client down. */
+  #limitRate(limit: RateLimit, bytes: number): void {
+    const pause = limit.take(bytes)
+    if (pause === 0 || this.#holdBack !== undefined) return
+    this.#holdBack = setTimeout(() => {
+      this.#holdBack = undefined
+      this.#settleReading()
+    }, pause)
   }
 
   #settleReading(): void {

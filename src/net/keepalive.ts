@@ -14,15 +14,20 @@ export interface Watched {
 export class DeadlineWheel {
   readonly #slots = new Map<number, Set<Watched>>()
   readonly #slotOf = new Map<Watched, number>()
-  readonly #tickMs: number
+  readonly tickMs: number
   #last: number
   readonly #timer: NodeJS.Timeout
 
   constructor({ tickMs = 500 } = {}) {
-    this.#tickMs = tickMs
+    this.tickMs = tickMs
     this.#last = Math.floor(now() / tickMs)
     // After what has come was read: when this process was held up itself, its clients must not pay for that.
     this.#timer = setInterval(() => setImmediate(() => this.#turn()), tickMs).unref()
+  }
+
+  /** Ticks of the wheel's clock so far: a time that costs nothing to ask for, and is behind by a tick or so. */
+  get tick(): number {
+    return this.#last
   }
 
   /** Starts watching, or looks at the deadline anew after it came nearer. */
@@ -30,7 +35,7 @@ export class DeadlineWheel {
     this.forget(item)
     const deadline = item.deadline()
     if (deadline === Number.POSITIVE_INFINITY) return
-    const slot = Math.max(this.#last + 1, Math.ceil(deadline / this.#tickMs))
+    const slot = Math.max(this.#last + 1, Math.ceil(deadline / this.tickMs))
     const items = this.#slots.get(slot)
     if (items === undefined) this.#slots.set(slot, new Set([item]))
     else items.add(item)
@@ -52,7 +57,7 @@ export class DeadlineWheel {
 
   /** A late one makes up for the ticks that were missed. */
   #turn(): void {
-    const current = Math.floor(now() / this.#tickMs)
+    const current = Math.floor(now() / this.tickMs)
     while (this.#last < current) {
       const items = this.#slots.get(++this.#last)
       if (items === undefined) continue

@@ -24,6 +24,7 @@ import {
   oneOf,
   optional,
   own,
+  percent,
   size,
   text
 } from '../../src/config/values.js'
@@ -361,4 +362,44 @@ test('keysOf() names every key as a file has it', () => {
     'p.e.*',
     'p.e.*.y'
   ])
+})
+
+test('percent() takes 0% to 100%', () => {
+  const { parse } = percent()
+  assert.deepEqual(['0%', '20%', '62.5%', '100%'].map(parse), [0, 0.2, 0.625, 1])
+  for (const wrong of ['101%', '20', '-1%', '%', '0.2']) assert.throws(() => parse(wrong), SyntaxError, wrong)
+})
+
+test("mqtt.mqueue, mqtt.client.max_publish_rate and mqtt.max_keepalive have emqttd's forms, and nonsense is a problem", () => {
+  const of = (lines: string) =>
+    parseConfig(`listener.tcp.a = 0\n${lines}`, brokerSchema, { ...brokerConf, env: {} }).mqtt
+  const { mqueue } = of('mqtt.mqueue.type = priority\nmqtt.mqueue.priority = topic/1=10, a=b=8')
+  assert.deepEqual(
+    [...mqueue.priority!],
+    [
+      ['topic/1', 10],
+      ['a=b', 8]
+    ]
+  )
+  assert.deepEqual([mqueue.lowWatermark, mqueue.highWatermark], [0.2, 0.6])
+  const rate = (text: string) => of(`mqtt.client.max_publish_rate = ${text}`).client.maxPublishRate
+  assert.deepEqual(rate('0'), undefined)
+  assert.deepEqual(rate('5'), { burst: 5, perSecond: 5 })
+  assert.deepEqual(rate('100, 10'), { burst: 100, perSecond: 10 })
+  assert.equal(of('mqtt.max_keepalive = 5m').maxKeepalive, 300_000)
+  for (const wrong of [
+    'mqtt.mqueue.priority = a=1',
+    'mqtt.mqueue.type = priority\nmqtt.mqueue.priority = a',
+    'mqtt.mqueue.type = priority\nmqtt.mqueue.priority = a=0',
+    'mqtt.mqueue.type = priority\nmqtt.mqueue.priority = a=256',
+    'mqtt.mqueue.type = priority\nmqtt.mqueue.priority = a/#=1',
+    'mqtt.mqueue.type = priority\nmqtt.mqueue.priority = a=1,a=2',
+    'mqtt.mqueue.low_watermark = 70%',
+    'mqtt.client.max_publish_rate = 0,5',
+    'mqtt.client.max_publish_rate = fast',
+    'mqtt.max_keepalive = 500ms',
+    'mqtt.max_keepalive = 19h'
+  ]) {
+    assert.equal(problems(`listener.tcp.a = 0\n${wrong}`, brokerSchema, { ...brokerConf, env: {} }).length, 1, wrong)
+  }
 })

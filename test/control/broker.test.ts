@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { MqttClient } from 'mqtt'
 import { Access } from '../../src/access/access.js'
 import { AclRules } from '../../src/access/acl-file.js'
+import { Alarms } from '../../src/alarms.js'
 import { brokerSchema } from '../../src/config/broker-options.js'
 import { optionsFrom } from '../../src/config/config.js'
 import { Broker } from '../../src/control/broker.js'
@@ -859,7 +860,13 @@ describe('Broker', { concurrency: 4 }, () => {
 async function bare(t: TestContext, hooks: Hooks): Promise<{ port: number }> {
   const { mqtt } = optionsFrom(brokerSchema)
   const log = createLog()
-  const broker = await Broker.create(mqtt, new Access(mqtt, () => new AclRules([]), hooks, log), hooks, log)
+  const broker = await Broker.create(
+    mqtt,
+    new Access(mqtt, () => new AclRules([]), hooks, log),
+    hooks,
+    log,
+    new Alarms(log)
+  )
   const server = net.createServer(socket => {
     broker.establish(socket, {
       peer: { address: '127.0.0.1', port: socket.remotePort! },

@@ -56,7 +56,10 @@ class NaiveRouter {
     const all = this.list.filter(({ filter }) => matches(splitShared(filter).filter, topic))
     const own = all.filter(({ filter }) => splitShared(filter).group === undefined)
     const groups = new Map<string, Subscription<string>[]>()
-    for (const one of all) if (!own.includes(one)) groups.set(one.filter, [...(groups.get(one.filter) ?? []), one])
+    for (const one of all) {
+      const filter = one.filter.replace('$local/', '')
+      if (!own.includes(one)) groups.set(filter, [...(groups.get(filter) ?? []), one])
+    }
     return plain({
       routes: [...new Set(own.map(({ subscriber }) => subscriber))].map(subscriber => {
         const mine = own.filter(one => one.subscriber === subscriber)
@@ -77,7 +80,7 @@ const words = fc.constantFrom('', 'a', 'b', '$a', '+', '#')
 const path = fc.array(words, { minLength: 1, maxLength: 3 }).map(levels => levels.join('/'))
 const topics = path.filter(isTopicName)
 const filters = fc
-  .tuple(fc.constantFrom('', '', '', '$share/g/', '$share/h/', '$queue/'), path)
+  .tuple(fc.constantFrom('', '', '', '$local/', '$share/g/', '$share/h/', '$local/$share/h/', '$queue/'), path)
   .map(([prefix, rest]) => prefix + rest)
   .filter(isTopicFilter)
 const subscribers = fc.constantFrom('one', 'two', 'three')
@@ -172,6 +175,26 @@ test('Router.match() counts a shared subscription apart from the plain ones of t
     'h t'
   ])
   assert.equal(router.size, 5)
+})
+
+test('Router keeps a filter and the same behind $local/ apart, shared or not', () => {
+  for (const filter of ['a', 'a/+', '$share/g/a', '$queue/a']) {
+    const router = new Router<string>()
+    assert.equal(router.add(asked('one', filter, { qos: 1, identifier: 1 })), true)
+    assert.equal(router.add(asked('one', `$local/${filter}`, { qos: 2, identifier: 2 })), true)
+    assert.equal(router.add(asked('one', filter, { qos: 0, identifier: 3 })), false)
+    assert.equal(router.size, 2)
+    assert.equal(router.remove('one', filter), true)
+    assert.equal(router.remove('one', filter), false)
+    const { routes, groups } = router.match(filter.startsWith('a/') ? 'a/b' : 'a')
+    const left = [...routes, ...groups.flatMap(({ members }) => members)]
+    assert.deepEqual(
+      left.map(({ qos }) => qos),
+      [2]
+    )
+    assert.equal(router.remove('one', `$local/${filter}`), true)
+    assert.equal(router.size, 0)
+  }
 })
 
 test('Router.match() remembers a topic until a subscription changes it', () => {

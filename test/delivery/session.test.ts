@@ -3,9 +3,11 @@ import { describe, type TestContext, test } from 'node:test'
 import { Hub } from '../../src/delivery/hub.js'
 import { Inflight, Outgoing } from '../../src/delivery/inflight.js'
 import { Message } from '../../src/delivery/message.js'
+import { Priorities } from '../../src/delivery/mqueue.js'
 import { Session, type SessionLimits } from '../../src/delivery/session.js'
 import type { QoS } from '../../src/wire/frame.js'
 import { encodeProperties } from '../../src/wire/properties.js'
+import { Host } from '../support/host.js'
 import { ids, type Packet, Peer, payloads } from '../support/packets.js'
 
 const [PUBLISH, PUBREL] = [3, 6]
@@ -13,8 +15,8 @@ const [PUBLISH, PUBREL] = [3, 6]
 const message = (payload: string, qos: QoS = 1, topic = 't'): Message =>
   Message.of(topic, Buffer.from(payload), { qos })
 
-const session = (limits: Partial<SessionLimits> = {}): Session =>
-  new Session('c', { maxInflight: 32, maxQueued: 1000, storeQos0: false, ...limits })
+const session = (limits: Partial<SessionLimits> = {}, host?: Host): Session =>
+  new Session('c', { maxInflight: 32, maxQueued: 1000, storeQos0: false, ...limits }, host)
 
 /** Messages named from..to-1 at a QoS. */
 function deliver(to: Session, names: Iterable<string | number>, qos: QoS = 1): void {
@@ -448,6 +450,236 @@ describe('Session.feed()', () => {
   })
 })
 
+describe('Session.feed(): retained anew while it is fed', () => {
+  /** As a feed reads them: what is retained when it gets there. */
+  function feeding(names: string[], qos: QoS, limits: Partial<SessionLimits> = {}) {
+    const store = new Map(names.map(name => [name, `${name} old`]))
+    const s = session({ maxInflight: 1, storeQos0: true, ...limits })
+    const peer = new Peer({ limit: 1000 })
+    s.attach(peer)
+    const publish = (topic: string, payload: string, as: QoS = qos): void => {
+      const made = Message.of(topic, Buffer.from(payload), { qos: as, retain: true })
+      store.set(topic, payload)
+      s.deliver(made, as, false, undefined)
+    }
+    const feed = (): void => {
+      const walk = function* () {
+        for (const [topic, payload] of store) {
+          yield new Outgoing(message(payload, qos, topic), qos, true, undefined, undefined)
+        }
+      }
+      s.feed(walk())
+    }
+    const rest = (): string[] => {
+      const got: string[] = []
+      for (let id = 1; id < 20; id++) {
+        got.push(...payloads(peer.taken()))
+        s.acknowledged(id)
+      }
+      return got
+    }
+    return { s, peer, publish, feed, rest }
+  }
+
+  test('a message arrives once, and after what was sent of its topic before [MQTT-4.6.0-6]', () => {
+    const { publish, feed, rest } = feeding(['a', 'b', 'c'], 1)
+    feed()
+    publish('c', 'c new')
+    publish('a', 'a new') // its old one is sent already
+    assert.deepEqual(rest(), ['a old', 'b old', 'c new', 'a new'])
+  })
+
+  test('a subscription that is made after it has it still [MQTT-3.3.1-9]', () => {
+    const { publish, feed, rest } = feeding(['a', 'b'], 1)
+    feed()
+    publish('b', 'b new')
+    feed()
+    assert.deepEqual(rest(), ['a old', 'a old', 'b new', 'b new'])
+  })
+
+  test('one that the client missed comes with the feed', () => {
+    const { s, peer, publish, feed } = feeding([], 0)
+    s.deliver(message('x'.repeat(1100), 0), 0, false, undefined)
+    publish('a', 'first')
+    peer.stopReading()
+    s.deliver(message('y'.repeat(1100), 0), 0, false, undefined)
+    peer.taken()
+    assert.equal(peer.out.congested, true)
+    feed()
+    publish('a', 'missed', 0)
+    assert.equal(s.missed, 1)
+    peer.readOn()
+    s.pump()
+    assert.deepEqual(payloads(peer.taken()), ['missed'])
+  })
+
+  test('and so when the client goes meanwhile', () => {
+    const { s, publish, feed } = feeding(['a', 'b', 'c'], 1)
+    feed()
+    publish('c', 'c new')
+    s.detach()
+    const peer = new Peer()
+    s.attach(peer)
+    for (let id = 1; id <= 3; id++) s.acknowledged(id)
+    assert.deepEqual(payloads(peer.taken()).sort(), ['a old', 'b old', 'c new'])
+  })
+})
+
+describe('Session: retry_interval', () => {
+  const retryInterval = 1000
+
+  test('MQTT 3 is sent again what it has not acknowledged in time, with DUP, in order, PUBREL after PUBREC; then again', () => {
+    const host = new Host()
+    const s = session({ retryInterval, maxInflight: 4 }, host)
+    const peer = new Peer({ version: 4 })
+    s.attach(peer)
+    assert.equal(host.watched.size, 0, 'nothing is under way')
+    deliver(s, ['0'])
+    host.pass(300)
+    deliver(s, ['1'], 2)
+    host.pass(200)
+    s.received(2, false)
+    deliver(s, ['2'], 2)
+    deliver(s, ['3', 'queued'])
+    assert.equal(host.watched.size, 1)
+    peer.taken()
+    host.pass(500)
+    assert.deepEqual(peer.taken(), [])
+    host.pass(200)
+    assert.deepEqual(heads(peer.taken()), ['PUBLISH DUP 1'])
+    s.acknowledged(1)
+    assert.deepEqual(heads(peer.taken()), ['PUBLISH 5'])
+    host.pass(500)
+    assert.deepEqual(heads(peer.taken()), ['6 2', 'PUBLISH DUP 3', 'PUBLISH DUP 4'])
+    assert.equal(s.inflightLength, 4)
+    host.pass(2400)
+    const later = heads(peer.taken())
+    assert.deepEqual(later.slice(0, 4), ['PUBLISH DUP 5', '6 2', 'PUBLISH DUP 3', 'PUBLISH DUP 4'])
+    for (const id of [3, 4, 5]) s.acknowledged(id)
+    s.completed(2)
+    s.received(3, false)
+    s.completed(3)
+    peer.taken()
+    host.pass(5000)
+    assert.deepEqual([peer.taken(), host.watched.size], [[], 0])
+  })
+
+  test('MQTT 5 is sent nothing again on the same connection [MQTT-4.4.0-1], nor anybody with 0', () => {
+    for (const [version, interval] of [
+      [5, retryInterval],
+      [4, 0]
+    ] as const) {
+      const host = new Host()
+      const s = session({ retryInterval: interval }, host)
+      const peer = new Peer({ version })
+      s.attach(peer)
+      deliver(s, ['a'])
+      deliver(s, ['b'], 2)
+      s.received(2, false)
+      peer.taken()
+      host.pass(10_000)
+      assert.deepEqual([peer.taken(), host.watched.size], [[], 0])
+    }
+  })
+
+  test('a client that reads too slowly is left alone, and so is what still waits for the window', () => {
+    const host = new Host()
+    const s = session({ retryInterval, maxInflight: 3 }, host)
+    s.attach(new Peer({ version: 4 }))
+    deliver(s, range(0, 3))
+    s.detach()
+    assert.equal(host.watched.size, 0)
+    const peer = new Peer({ version: 4, receiveMaximum: 1, limit: 100 })
+    s.attach(peer)
+    assert.deepEqual(heads(peer.taken()), ['PUBLISH DUP 1'])
+    host.pass(1200)
+    assert.deepEqual(heads(peer.taken()), ['PUBLISH DUP 1'], 'of three under way, one is in the window')
+    peer.stopReading()
+    deliver(s, ['x'.repeat(200)], 0)
+    peer.taken()
+    assert.equal(peer.out.full, true)
+    const { pending } = peer.out
+    host.pass(5000)
+    assert.equal(peer.out.pending, pending)
+    peer.readOn()
+    host.pass(2000)
+    assert.deepEqual(heads(peer.taken()).slice(-1), ['PUBLISH DUP 1'])
+  })
+})
+
+describe('Session: await_rel_timeout', () => {
+  test('forgets an id of MQTT 3 that is not released in time, not while the client is away, and never one of MQTT 5 [MQTT-4.3.3-2]', () => {
+    for (const [version, timeout, want] of [
+      [4, 1000, 0],
+      [4, 0, 1],
+      [5, 1000, 1]
+    ] as const) {
+      const host = new Host()
+      const s = session({ awaitRelTimeout: timeout, retryInterval: 20_000 }, host)
+      s.attach(new Peer({ version }))
+      deliver(s, ['watched for another reason'])
+      s.acknowledged(1)
+      s.awaitRelease(7)
+      host.pass(800)
+      s.detach()
+      host.pass(10_000)
+      assert.equal(s.awaitingRel.size, 1)
+      s.attach(new Peer({ version }))
+      host.pass(800)
+      assert.equal(s.awaitingRel.size, 1)
+      host.pass(600)
+      assert.equal(s.awaitingRel.size, want)
+    }
+  })
+})
+
+describe('Session: what an operator is told', () => {
+  test('that its queue is over the high watermark, and that it is down at the low one, once each', () => {
+    const host = new Host()
+    const s = session({ maxInflight: 1, maxQueued: 10, highWatermark: 6, lowWatermark: 2 }, host)
+    deliver(s, range(0, 6))
+    assert.deepEqual(host.told, [])
+    deliver(s, range(6, 10))
+    assert.deepEqual(host.told, ['high'])
+    s.attach(new Peer())
+    for (let id = 1; id < 7; id++) s.acknowledged(id)
+    assert.deepEqual([s.queueLength, host.told], [3, ['high']])
+    s.acknowledged(7)
+    s.acknowledged(8)
+    assert.deepEqual(host.told, ['high', 'low'])
+    s.end()
+    assert.deepEqual(host.told, ['high', 'low', 'ended'])
+  })
+
+  test('that a connected client misses messages, once until it is to be heard again', () => {
+    const host = new Host()
+    const s = session({ maxInflight: 1, maxQueued: 1 }, host)
+    deliver(s, range(0, 5))
+    assert.deepEqual([s.dropped, host.told], [4, []], 'it is away')
+    s.attach(new Peer())
+    deliver(s, range(5, 9))
+    assert.deepEqual([s.dropped, host.told], [7, ['loses']])
+    s.hearLosses()
+    deliver(s, range(9, 11))
+    assert.deepEqual(host.told, ['loses', 'loses'])
+  })
+})
+
+test('Session sends what waits by the priority of its topic, and in order within one [MQTT-4.6.0-6]', () => {
+  const priorities = new Priorities(new Map([['urgent', 9]]))
+  const s = session({ priorities, maxInflight: 1 })
+  const peer = new Peer()
+  s.attach(peer)
+  for (const [topic, payload] of ['t 0', 't 1', 'urgent 2', 't 3', 'urgent 4'].map(text => text.split(' ')) as [
+    string,
+    string
+  ][]) {
+    s.deliver(message(payload, 1, topic), 1, false, undefined)
+  }
+  for (let id = 1; id <= 5; id++) s.acknowledged(id)
+  assert.deepEqual(payloads(peer.taken()), ['0', '2', '4', '1', '3'])
+})
+
 test('Session.end() hands back what a group gave and the client did not take, in order', () => {
   const hub = new Hub({
     shareStrategy: 'sticky',
@@ -465,7 +697,7 @@ test('Session.end() hands back what a group gave and the client did not take, in
   deliver(s, ['own'])
   s.acknowledged(1) // its place in the window goes to 'group 3'
   s.received(2, false) // has arrived: another must not get it
-  s.awaitingRel.add(7)
+  s.awaitRelease(7)
   assert.deepEqual(
     s.end().map(({ message: { payload } }) => payload.toString()),
     ['group 2', 'group 3', 'group 4']

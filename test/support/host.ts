@@ -1,0 +1,41 @@
+/** Whom sessions tell and ask, with a clock that a test turns. */
+import type { Session, SessionHost } from '../../src/delivery/session.js'
+import type { Watched } from '../../src/net/keepalive.js'
+
+const tickMs = 100
+
+export class Host implements SessionHost {
+  readonly watched = new Set<Watched>()
+  /** `high`, `low`, `loses`, `ended`. */
+  readonly told: string[] = []
+  readonly wheel = {
+    tick: 0,
+    tickMs,
+    watch: (item: Watched): void => void this.watched.add(item),
+    forget: (item: Watched): void => void this.watched.delete(item)
+  }
+
+  queueIsHigh(_: Session, isHigh: boolean): void {
+    this.told.push(isHigh ? 'high' : 'low')
+  }
+
+  loses(): void {
+    this.told.push('loses')
+  }
+
+  ended(): void {
+    this.told.push('ended')
+  }
+
+  /** Lets time pass, tick by tick. */
+  pass(ms: number): void {
+    for (let left = ms; left > 0; left -= tickMs) {
+      this.wheel.tick++
+      for (const item of [...this.watched]) {
+        if (item.deadline() > this.wheel.tick * tickMs) continue
+        this.watched.delete(item)
+        item.expire()
+      }
+    }
+  }
+}
