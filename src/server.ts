@@ -21,6 +21,7 @@ import { ensureCertificates } from './net/certificates.js'
 import { Listener } from './net/listener.js'
 import { type Brought, PluginHost, pluginPaths } from './plugins.js'
 import type { Settings } from './settings.js'
+import { fileShelf } from './shelf.js'
 
 /** `drain`: what was written goes out first; `fast`: it does not. */
 export type StopMode = 'drain' | 'fast'
@@ -81,6 +82,7 @@ export class Server {
       const hooks = new Hooks(log)
       const access = new Access(options.mqtt, loadAcl, hooks, log)
       const path = home?.path ?? ((file: string) => file)
+      if (home !== undefined) access.banned.open(fileShelf(home.path('data/banned.json')))
       if (home !== undefined) await makeCertificates(options, home, log)
       const alarms = new Alarms(log)
       const broker = await Broker.create(options.mqtt, access, hooks, log, alarms)
@@ -98,6 +100,7 @@ export class Server {
         o =>
           new Listener(o, {
             establish: (transport, origin) => broker.establish(transport, origin),
+            banned: address => access.banned.findAddress(address) !== undefined,
             path,
             log,
             needsSubprotocol: options.mqtt.websocketProtocolHeader,
@@ -105,7 +108,11 @@ export class Server {
           })
       )
       server = new Server({ options, home, log, hooks, access, alarms, broker, plugins, listeners })
-      server.#undo.push(unlock, () => broker.close())
+      server.#undo.push(
+        unlock,
+        () => access.banned.close(),
+        () => broker.close()
+      )
       if (home !== undefined) server.#undo.push(await serveAdmin(home, commands, server))
       server.#undo.push(() => plugins.stopAll())
       if (home !== undefined) await plugins.loadRemembered()

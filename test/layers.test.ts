@@ -20,8 +20,10 @@ const may: Record<string, string[]> = {
     'hooks',
     'lock',
     'net/',
-    'plugins'
+    'plugins',
+    'shelf'
   ],
+  shelf: ['errors'],
   settings: ['access/acl-file', 'config/', 'errors'],
   plugins: ['config/', 'errors', 'words'],
   plugin: ['config/', 'errors'],
@@ -45,7 +47,7 @@ const may: Record<string, string[]> = {
   'admin/server': ['errors', 'log'],
   'admin/client': ['errors'],
   'commands/': ['commands/', 'errors'],
-  'control/': ['control/', 'delivery/', 'errors', 'net/', 'wire/'],
+  'control/': ['access/banned', 'control/', 'delivery/', 'errors', 'net/', 'wire/'],
   'delivery/': ['delivery/', 'wire/'],
   'access/': ['access/', 'config/', 'errors', 'wire/', 'words'],
   'net/': ['config/values', 'errors', 'net/', 'wire/'],

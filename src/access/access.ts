@@ -15,6 +15,7 @@ import type { Log } from '../log.js'
 import { splitShared } from '../wire/topic.js'
 import { AclCache } from './acl-cache.js'
 import type { AclRules } from './acl-file.js'
+import { Banned } from './banned.js'
 
 /** A client that was let in, with what was decided about it so far. */
 export interface Identity {
@@ -32,6 +33,7 @@ type Verdict = boolean | 'failed'
 type AccessOptions = Pick<MqttOptions, 'allowAnonymous' | 'aclNomatch' | 'cacheAcl' | 'aclCache'>
 
 export class Access {
+  readonly banned = new Banned()
   readonly #options: AccessOptions
   readonly #hooks: Hooks
   readonly #log: Log

@@ -10,7 +10,7 @@
  */
 import { chmodSync, rmdirSync, rmSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { Command } from '../commands/command.js'
+import type { Command, Options } from '../commands/command.js'
 import { BrokerError, type ErrorCode } from '../errors.js'
 import type { Home } from '../home.js'
 import { type Level, levels } from '../log.js'
@@ -32,7 +32,7 @@ const maxUnread = 1024 * 1024
 /** Opens the socket; resolves to what closes it. The caller holds the home's lock, so a file there is a dead one. */
 export async function serveAdmin(
   home: Home,
-  commands: Readonly<Record<string, Command<any, any>>>,
+  commands: Readonly<Record<string, Command<any, any, any>>>,
   server: Server
 ): Promise<() => Promise<void>> {
   home.makeSocketDir()
@@ -61,7 +61,7 @@ export async function serveAdmin(
     const name = nameOf(path)
     const command = Object.hasOwn(commands, name) ? commands[name] : undefined
     if (request.method !== 'POST' || command === undefined) throw new BrokerError('BAD_REQUEST', `no command "${name}"`)
-    return await command.run(server, checked(command.usage, await json(request)))
+    return await command.run(server, checked(command, await json(request)) as never)
   }
 
   await new Promise<void>((resolve, reject) => {
@@ -123,14 +123,20 @@ function streamLog(query: URLSearchParams, response: ServerResponse, { log }: Se
   response.once('close', log.add({ level, format, write }))
 }
 
-/** The wire is not typed: every <name> of `usage` must be there, and every argument must be text. */
-function checked(usage = '', args: unknown): unknown {
+/** The wire is not typed: every <name> of `usage` must be there, and every argument and option must be text. */
+function checked({ usage = '', options = [] }: Command<any, any, any>, args: unknown): unknown {
   const given = (args ?? {}) as Record<string, unknown>
   for (const [, required, name, rest] of usage.matchAll(/([<[])(\w+)(\.\.\.)?[>\]]/g)) {
     const value = given[name!]
     if (value === undefined && required === '<') throw new BrokerError('BAD_REQUEST', `missing argument "${name}"`)
     const fits = value === undefined || (rest ? Array.isArray(value) : typeof value === 'string')
     if (!fits) throw new BrokerError('BAD_REQUEST', `argument "${name}" is not ${rest ? 'a list' : 'text'}`)
+  }
+  for (const [flags] of options as Options) {
+    const [, name, value] = /--(\w+)(?: ([<[]))?/.exec(flags)!
+    const fits =
+      given[name!] === undefined || (value === undefined ? given[name!] === true : typeof given[name!] === 'string')
+    if (!fits) throw new BrokerError('BAD_REQUEST', `option "${name}" is not ${value === undefined ? 'true' : 'text'}`)
   }
   return given
 }

@@ -8,7 +8,9 @@ import { findHome, version } from '../home.js'
 import { nearest } from '../words.js'
 import { complain, Exit, type Io, terminal } from './io.js'
 
-const offered = Object.entries(commands as Readonly<Record<string, Command<any, any>>>).filter(([, c]) => !c.hidden)
+const offered = Object.entries(commands as Readonly<Record<string, Command<any, any, any>>>).filter(
+  ([, c]) => !c.hidden
+)
 
 /** Runs argv; resolves to the exit status. */
 export async function main(argv: readonly string[], io: Io = terminal): Promise<number> {
@@ -63,19 +65,24 @@ function programOf(io: Io): Program {
   return root
 }
 
-function add(root: Program, name: string, command: Command<any, any>, io: Io): void {
+function add(root: Program, name: string, command: Command<any, any, any>, io: Io): void {
   const words = name.split(' ')
   const last = words.pop()!
   const parent = words.reduce((at, word) => at.commands.find(c => c.name() === word) ?? group(at, word, io), root)
   const leaf = parent.command(last).helpCommand(false).configureHelp({ showGlobalOptions: true }).exitOverride()
   leaf.summary(command.summary).description(command.summary)
   if (command.usage !== undefined) leaf.arguments(command.usage)
+  for (const [flags, what] of command.options ?? []) leaf.option(flags, what)
   leaf.allowExcessArguments(false).action(async () => {
-    const args = Object.fromEntries(leaf.registeredArguments.map((a, i) => [a.name(), leaf.processedArgs[i]]))
+    const args: Record<string, unknown> = leaf.opts()
+    leaf.registeredArguments.forEach((a, i) => {
+      args[a.name()] = leaf.processedArgs[i]
+    })
     const { json, table, home } = leaf.optsWithGlobals<Options>()
     const { secret } = command
-    if (secret !== undefined && args[secret] === undefined) {
-      args[secret] = await (io.secret?.(secret) ?? missing(secret))
+    const isArgument = leaf.registeredArguments.some(a => a.name() === secret)
+    if (secret !== undefined && args[secret] === (isArgument ? undefined : true)) {
+      args[secret] = await (io.secret?.(secret, isArgument) ?? missing(secret))
     }
     const result = await new AdminClient(findHome({ home }).adminSocket).send(name, args)
     if (json) return io.out(JSON.stringify(result))
@@ -144,8 +151,8 @@ const options: readonly [string, string][] = [
 /** emqttd_ctl's usage: a rule before each group, the words padded to 48, the summary. */
 function usage(known: readonly Offer[]): string {
   const line = ([words, summary]: readonly [string, string]): string => `${words.padEnd(48)}# ${summary}`
-  const lines = known.map(([name, { usage: args, summary }]) =>
-    line([[name, ...argumentWords(args)].join(' '), summary])
+  const lines = known.map(([name, { usage: args, synopsis, summary }]) =>
+    line([[name, ...argumentWords(synopsis ?? args)].join(' '), summary])
   )
   if (known !== offered) return lines.join('\n')
   const begins = (i: number): boolean => i === 0 || firstWord(offered[i]![0]) !== firstWord(offered[i - 1]![0])

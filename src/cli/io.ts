@@ -5,14 +5,14 @@ import { BrokerError } from '../errors.js'
 export interface Io {
   out(text: string): void
   err(text: string): void
-  /** Asks for what is not to be seen; absent where nobody can be asked. */
-  secret?(what: string): Promise<string>
+  /** Asks for what is not to be seen, twice if it is new; absent where nobody can be asked. */
+  secret?(what: string, isNew: boolean): Promise<string>
 }
 
 export const terminal: Io = {
   out: text => print(process.stdout, text),
   err: text => print(process.stderr, text),
-  secret: async what => await (await import('./secret.js')).askSecret(what)
+  secret: async (what, isNew) => await (await import('./secret.js')).askSecret(what, isNew)
 }
 
 function print(stream: NodeJS.WriteStream, text: string): void {

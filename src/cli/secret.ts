@@ -1,12 +1,12 @@
 /**
- * Asks for a password: on a terminal without showing it, and twice, as a slip would
- * not be seen; otherwise the first line of standard input is it.
+ * Asks for a password: on a terminal without showing it, and a new one twice, as a slip
+ * would not be seen; otherwise the first line of standard input is it.
  */
 import { createInterface } from 'node:readline'
 import { Writable } from 'node:stream'
 import { BrokerError } from '../errors.js'
 
-export async function askSecret(what: string): Promise<string> {
+export async function askSecret(what: string, isNew: boolean): Promise<string> {
   const { stdin, stderr } = process
   if (stdin.isTTY !== true) return await line(createInterface({ input: stdin }))
   const hidden = async (prompt: string): Promise<string> => {
@@ -19,7 +19,7 @@ export async function askSecret(what: string): Promise<string> {
     }
   }
   const first = await hidden(`${what}: `)
-  if ((await hidden(`${what} again: `)) !== first) throw new BrokerError('BAD_REQUEST', `the ${what}s differ`)
+  if (isNew && (await hidden(`${what} again: `)) !== first) throw new BrokerError('BAD_REQUEST', `the ${what}s differ`)
   return first
 }
 

@@ -19,22 +19,46 @@ export type Args<U extends string> = U extends `${infer Head} ${infer Tail}`
         ? { [K in Name]?: string }
         : unknown
 
-export interface Command<U extends string = string, R = unknown> {
+/** `--for <time>` is { for?: string }, `-P, --password [password]` { password?: string | true }, `--all` { all?: true } */
+export type OptionArgs<O extends Options> = { [E in O[number] as NameOf<E[0]>]?: ValueOf<E[0]> }
+type NameOf<F extends string> = F extends `${string}--${infer N} ${string}`
+  ? N
+  : F extends `${string}--${infer N}`
+    ? N
+    : never
+type ValueOf<F extends string> = F extends `${string}<${string}`
+  ? string
+  : F extends `${string}[${string}`
+    ? string | true
+    : true
+
+/** `[flags, what it is for]`, as commander writes them; their values come among the arguments. */
+export type Options = readonly (readonly [flags: string, summary: string])[]
+
+export interface Command<U extends string = string, R = unknown, O extends Options = Options> {
   /** One line as emqttd_ctl has it: a capital first, no full stop. */
   readonly summary: string
   /** Arguments, as commander writes them. */
   readonly usage?: U
-  /** An optional argument that broker-ctl asks for when it is left out, so that it need not stand on the command line. */
+  readonly options?: O
+  /** Shown by help in the place of `usage`, where that does not say it all. */
+  readonly synopsis?: string
+  /**
+   * An optional argument that broker-ctl asks for when it is left out, so that it need not stand on the command
+   * line; or an option that is given without its value.
+   */
   readonly secret?: string
   /** Called by the `broker` program, and not offered by broker-ctl. */
   readonly hidden?: true
   /** Does the work and returns plain data; throws a BrokerError when it cannot. */
-  run(server: Server, args: Args<U>): R | Promise<R>
+  run(server: Server, args: Args<U> & OptionArgs<O>): R | Promise<R>
   /** emqttd's lines for the result; left out, nothing is printed. */
   print?(result: Awaited<R>): string
 }
 
-export function command<const U extends string = '', R = unknown>(c: Command<U, R>): Command<U, R> {
+export function command<const U extends string = '', R = unknown, const O extends Options = readonly []>(
+  c: Command<U, R, O>
+): Command<U, R, O> {
   return c
 }
 

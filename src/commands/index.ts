@@ -1,6 +1,7 @@
 /** Every command, in the order in which help shows them. */
 import { acl } from './acl.js'
 import { alarms } from './alarms.js'
+import { banned } from './banned.js'
 import { clients } from './clients.js'
 import { listeners } from './listeners.js'
 import { node } from './node.js'
@@ -8,6 +9,16 @@ import { plugins } from './plugins.js'
 import { scram } from './scram.js'
 import { status } from './status.js'
 
-export const commands = { ...status, ...acl, ...clients, ...plugins, ...scram, ...listeners, ...alarms, ...node }
+export const commands = {
+  ...status,
+  ...acl,
+  ...clients,
+  ...banned,
+  ...plugins,
+  ...scram,
+  ...listeners,
+  ...alarms,
+  ...node
+}
 
 export type Commands = typeof commands

@@ -4,8 +4,9 @@
  * decides over its life; messages pass by in the data plane.
  */
 import type { Duplex } from 'node:stream'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import type { Access } from '../access/access.js'
+import { type Ban, concerns, sayBan } from '../access/banned.js'
 import type { Alarms } from '../alarms.js'
 import type { MqttOptions } from '../config/broker-options.js'
 import { Hub } from '../delivery/hub.js'
@@ -111,6 +112,21 @@ export class Broker {
     await gone
   }
 
+  /** Ends the connections of those whom a ban means; tells how many. */
+  async kickBanned(ban: Ban): Promise<number> {
+    const isMeant = concerns(ban)
+    let count = 0
+    let seen = 0
+    for (const connection of [...this.#connections]) {
+      if (++seen % 5000 === 0) await nextTurn() // messages go on meanwhile
+      const front = connection.handler as Front
+      if (connection.closed || !isMeant(front.suspect)) continue
+      front.ban(sayBan(ban))
+      count++
+    }
+    return count
+  }
+
   /** Publishes for the broker itself or the program it is embedded in; no ACL applies. */
   async publish({ topic, payload, qos, retain }: Omit<HookMessage, 'from'>): Promise<void> {
     if (!this.#isTopic(topic)) throw new BrokerError('BAD_REQUEST', `not a topic: "${topic}"`)
@@ -176,6 +192,10 @@ export class Broker {
         // $SYS is the broker's own, and no ACL opens it to a client.
         if (action === 'publish' && topic.startsWith('$SYS/')) return false
         return this.#access.authorize(identity, action, topic)
+      },
+      banned: suspect => {
+        const ban = this.#access.banned.find(suspect)
+        return ban === undefined ? undefined : sayBan(ban)
       },
       get filter() {
         return hooks.has('message.publish') ? pass : undefined

@@ -11,6 +11,7 @@
 import { isUtf8 } from 'node:buffer'
 import { randomUUID } from 'node:crypto'
 import type { Admission, Identity } from '../access/access.js'
+import type { Suspect } from '../access/banned.js'
 import { OutgoingAliases } from '../delivery/encode.js'
 import type { Hub } from '../delivery/hub.js'
 import { Message } from '../delivery/message.js'
@@ -74,6 +75,8 @@ export interface Control {
   /** Hands the stream to aedes. */
   handle(stream: AedesStream): void
   authorize(identity: Identity, action: Action, topic: string): boolean | Promise<boolean>
+  /** Why somebody may not come in, whoever he proves to be. */
+  banned(suspect: Suspect): string | undefined
   /** What plugins make of a message; undefined when none listens. */
   readonly filter: ((message: Message) => Promise<Message | null>) | undefined
   /** A publish was denied: true when the connection is to be ended for it. */
@@ -89,6 +92,7 @@ const reasonOf: Partial<Record<EndReason, ReasonCode>> = {
   keepalive_timeout: Reason.KEEP_ALIVE_TIMEOUT,
   takeover: Reason.SESSION_TAKEN_OVER,
   kicked: Reason.ADMINISTRATIVE_ACTION,
+  banned: Reason.BANNED,
   shutdown: Reason.SERVER_SHUTTING_DOWN,
   packet_too_large: Reason.PACKET_TOO_LARGE,
   not_authorized: Reason.NOT_AUTHORIZED
@@ -205,6 +209,19 @@ export class Front implements Handler, Gatekeeper, Link {
     return (this.#session?.dropped ?? 0) - this.#droppedBefore
   }
 
+  /** Who it is, or says that it is, for those who look for somebody. */
+  get suspect(): Suspect {
+    const { peer, certificateName } = this.connection.origin
+    const username = this.#identity?.client.username ?? certificateName ?? this.#connect?.username
+    return { clientId: this.#clientId, username, address: peer.address }
+  }
+
+  /** The operator wants it out. */
+  ban(why: string): void {
+    if (this.#publisher !== undefined || this.#connect === undefined) return this.connection.hangUp('banned')
+    this.#refuseConnect(new PacketError(Reason.BANNED, why), this.#connect.version)
+  }
+
   /** What CONNECT says of the client, for those who judge it. */
   info(username: string | undefined): ClientInfo {
     const { peer, local, listener, certificateName } = this.connection.origin
@@ -297,6 +314,8 @@ export class Front implements Handler, Gatekeeper, Link {
       return this.#refuseConnect(new PacketError(Reason.CLIENT_IDENTIFIER_NOT_VALID, 'client identifier'), version)
     }
     this.#clientId = clientId === '' ? `auto-${randomUUID()}` : clientId // [MQTT-3.1.3-6]
+    const ban = this.#control.banned(this.suspect)
+    if (ban !== undefined) return this.#refuseConnect(new PacketError(Reason.BANNED, ban), version)
     this.receiveMaximum = properties.receiveMaximum ?? 65_535
     this.topicAliasMaximum = this.#control.options.topicAliasMaximum
     const aliases = Math.min(properties.topicAliasMaximum ?? 0, this.topicAliasMaximum)
@@ -321,7 +340,12 @@ export class Front implements Handler, Gatekeeper, Link {
       gone: () => this.connection.closed,
       write: bytes => this.out.write(bytes),
       admitted: identity => {
-        if (this.#publisher === undefined) return this.#comesIn()
+        if (this.#publisher === undefined) {
+          const { username } = identity.client // which nobody knew before
+          const ban = this.#control.banned({ ...this.suspect, username })
+          if (ban === undefined) return this.#comesIn()
+          return void this.#refuseConnect(new PacketError(Reason.BANNED, ban), 5)
+        }
         this.#identity = identity
         this.#control.log.info('client authenticated anew', this.who())
       },
@@ -366,7 +390,9 @@ export class Front implements Handler, Gatekeeper, Link {
           ? 1
           : reason === Reason.CLIENT_IDENTIFIER_NOT_VALID
             ? 2
-            : undefined
+            : reason === Reason.BANNED
+              ? 5
+              : undefined
     if (version !== undefined && code !== undefined) {
       const bytes = connack(version === 5 ? 5 : 4, false, code)
       if (bytes.length <= this.maximumPacketSize) this.out.write(bytes) // [MQTT-3.1.2-24]

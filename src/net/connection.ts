@@ -108,6 +108,10 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
     return this.#closed
   }
 
+  get handler(): Handler | undefined {
+    return this.#handler
+  }
+
   /** Why it ended; undefined while it has not. */
   get reason(): EndReason | undefined {
     return this.#reason

@@ -30,6 +30,8 @@ export type Establish = (transport: Duplex, origin: Origin) => Connection
 
 export interface ListenerContext {
   readonly establish: Establish
+  /** Whether nobody is to come in from an address. */
+  readonly banned?: (address: string) => boolean
   /** Resolves a path of the configuration against the broker's home. */
   readonly path: (relative: string) => string
   readonly log: Log
@@ -194,6 +196,7 @@ export class Listener {
   #arrived(arrival: Arrival): void {
     const { socket, peer } = arrival
     if (!this.#allowed(peer.address)) return this.#turnAway(socket, peer, 'denied by an access rule')
+    if (this.#context.banned?.(peer.address)) return this.#turnAway(socket, peer, 'banned')
     this.#arrivals.set(endsOf(socket), arrival)
     if (this.#tls !== undefined) {
       this.#expect(arrival, 'TLS handshake', this.#options.tls!.handshakeTimeout)
