@@ -24,6 +24,7 @@ const may: Record<string, string[]> = {
     'shelf'
   ],
   shelf: ['errors'],
+  trace: ['config/values', 'errors', 'wire/'],
   settings: ['access/acl-file', 'config/', 'errors'],
   plugins: ['config/', 'errors', 'words'],
   plugin: ['config/', 'errors'],
@@ -47,7 +48,7 @@ const may: Record<string, string[]> = {
   'admin/server': ['errors', 'log'],
   'admin/client': ['errors'],
   'commands/': ['commands/', 'errors'],
-  'control/': ['access/banned', 'control/', 'delivery/', 'errors', 'net/', 'wire/'],
+  'control/': ['access/banned', 'control/', 'delivery/', 'errors', 'net/', 'trace', 'wire/'],
   'delivery/': ['delivery/', 'wire/'],
   'access/': ['access/', 'config/', 'errors', 'wire/', 'words'],
   'net/': ['config/values', 'errors', 'net/', 'wire/'],

@@ -8,6 +8,7 @@ import { node } from './node.js'
 import { plugins } from './plugins.js'
 import { scram } from './scram.js'
 import { status } from './status.js'
+import { traces } from './trace.js'
 
 export const commands = {
   ...status,
@@ -17,6 +18,7 @@ export const commands = {
   ...plugins,
   ...scram,
   ...listeners,
+  ...traces,
   ...alarms,
   ...node
 }

@@ -18,6 +18,7 @@ import type { ClientInfo, Message as HookMessage, Hooks } from '../hooks.js'
 import type { Log } from '../log.js'
 import { Connection, type Origin } from '../net/connection.js'
 import { DeadlineWheel } from '../net/keepalive.js'
+import { type TraceInfo, type TraceKind, Tracer, type TraceTerms } from '../trace.js'
 import { isTopicName, levelsOf } from '../wire/topic.js'
 import { ConnectionLife } from './aedes.js'
 import type { AedesStream } from './aedes-stream.js'
@@ -31,6 +32,7 @@ const maxPendingBytes = 1024 * 1024
 export class Broker {
   readonly hub: Hub
   readonly sessions: Sessions
+  readonly tracer: Tracer
   readonly #options: MqttOptions
   readonly #access: Access
   readonly #hooks: Hooks
@@ -51,6 +53,7 @@ export class Broker {
     this.#access = access
     this.#hooks = hooks
     this.#log = log
+    this.tracer = new Tracer(log)
     const { session, retain } = options
     this.hub = new Hub({
       shareStrategy: options.sharedSubscriptionStrategy,
@@ -81,6 +84,7 @@ export class Broker {
     this.#connections.add(connection)
     const front = new Front(connection, this.#control)
     connection.once('close', () => this.#closed(front))
+    if (this.tracer.active) this.tracer.look(front, false)
     front.start()
     return connection
   }
@@ -116,15 +120,27 @@ export class Broker {
   async kickBanned(ban: Ban): Promise<number> {
     const isMeant = concerns(ban)
     let count = 0
+    await this.#eachFront(front => {
+      if (!isMeant(front.suspect)) return
+      front.ban(sayBan(ban))
+      count++
+    })
+    return count
+  }
+
+  /** Begins a trace, also of those who are there. */
+  async trace(kind: TraceKind, value: string, home: string, terms: TraceTerms): Promise<TraceInfo> {
+    const info = this.tracer.start(kind, value, home, terms)
+    await this.#eachFront(front => this.tracer.look(front, front.session !== undefined))
+    return info
+  }
+
+  async #eachFront(work: (front: Front) => void): Promise<void> {
     let seen = 0
     for (const connection of [...this.#connections]) {
       if (++seen % 5000 === 0) await nextTurn() // messages go on meanwhile
-      const front = connection.handler as Front
-      if (connection.closed || !isMeant(front.suspect)) continue
-      front.ban(sayBan(ban))
-      count++
+      if (!connection.closed) work(connection.handler as Front)
     }
-    return count
   }
 
   /** Publishes for the broker itself or the program it is embedded in; no ACL applies. */
@@ -151,6 +167,7 @@ export class Broker {
 
   async close(): Promise<void> {
     this.hangUpAll()
+    this.tracer.close()
     await this.#life?.close()
     this.#wheel.stop()
   }
@@ -268,6 +285,7 @@ export class Broker {
   #connected(front: Front): void {
     const { client } = front.identity!
     this.#online.set(client.clientId, front)
+    if (this.tracer.active) this.tracer.look(front, true)
     this.#log.info('client connected', { ...front.who(), username: client.username })
     this.#hooks.tell('client.connected', client)
   }

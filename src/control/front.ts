@@ -21,6 +21,7 @@ import type { Action, ClientInfo, EndReason } from '../hooks.js'
 import type { Log } from '../log.js'
 import type { Connection, Handler } from '../net/connection.js'
 import { type Rate, RateLimit } from '../net/rate-limit.js'
+import type { Subject } from '../trace.js'
 import { type FrameFault, PacketType } from '../wire/frame.js'
 import {
   ackWithReason,
@@ -106,7 +107,7 @@ const connackReason = new Map<number, ReasonCode>([
   [5, Reason.NOT_AUTHORIZED]
 ])
 
-export class Front implements Handler, Gatekeeper, Link {
+export class Front implements Handler, Gatekeeper, Link, Subject {
   readonly connection: Connection
   readonly #control: Control
   readonly #stream: AedesStream
@@ -214,6 +215,15 @@ export class Front implements Handler, Gatekeeper, Link {
     const { peer, certificateName } = this.connection.origin
     const username = this.#identity?.client.username ?? certificateName ?? this.#connect?.username
     return { clientId: this.#clientId, username, address: peer.address }
+  }
+
+  get peername(): string {
+    const { peer } = this.connection.origin
+    return `${peer.address}:${peer.port}`
+  }
+
+  topicOfAlias(alias: number, isSent: boolean): string | undefined {
+    return isSent ? this.aliases?.topicOf(alias) : this.#publisher?.topicOf(alias)
   }
 
   /** The operator wants it out. */

@@ -26,6 +26,11 @@ export class OutgoingAliases {
     this.#aliases.set(topic, this.#aliases.size + 1)
     return -this.#aliases.size
   }
+
+  topicOf(alias: number): string | undefined {
+    for (const [topic, its] of this.#aliases) if (its === alias) return topic
+    return undefined
+  }
 }
 
 /**

@@ -117,6 +117,11 @@ export class Publisher {
     return this.#judge(whole, packetId)
   }
 
+  /** What an alias of the client stands for. */
+  topicOf(alias: number): string | undefined {
+    return this.#aliases?.get(alias)
+  }
+
   /** PUBREL: the message may be forgotten; false when it was not known [MQTT-4.3.3-11]. */
   release(packetId: number): boolean {
     return this.#session.awaitingRel.delete(packetId)

@@ -144,6 +144,7 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
     const words = this.#handler?.lastWords(reason)
     if (words !== undefined) this.out.write(words)
     this.out.flush()
+    this.out.tap?.closed(reason)
     this.out.close()
     this.#wheel.forget(this)
     clearTimeout(this.#holdBack)
@@ -220,6 +221,7 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
 
   readonly #take: Take = (bytes, start, at, end) => {
     if (this.#closed) return false
+    if (this.out.tap !== undefined) this.out.tap.received(bytes, start, at, end)
     if (this.#handler!.packet(bytes, start, at, end)) return true
     this.#busy = true
     return false

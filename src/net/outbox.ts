@@ -5,6 +5,7 @@
  * one setImmediate.
  */
 import type { Writable } from 'node:stream'
+import type { Tap } from '../trace.js'
 import { copyBytes } from '../wire/encode.js'
 
 const first = 1024
@@ -26,6 +27,8 @@ export class Outbox {
   /** Where to write, from `length` on, after room() was asked for. */
   bytes: Buffer = none
   length = 0
+  /** Sees the packets of both directions go by; mostly nobody. */
+  tap: Tap | undefined = undefined
   readonly #transport: Writable
   readonly #limit: number
   readonly #stalled: () => void
@@ -116,6 +119,7 @@ export class Outbox {
     const bytes = this.bytes.subarray(0, this.length)
     this.bytes = none
     this.length = 0
+    if (this.tap !== undefined) this.tap.sent(bytes)
     if (!this.#transport.write(bytes)) this.#stalled()
     this.#congested = this.#transport.writableLength > this.#limit
     if (!this.#congested) this.#tell()

@@ -169,3 +169,22 @@ export function lengthBytes(value: number): Buffer {
   writeLength(bytes, 0, value)
   return bytes
 }
+
+/** The properties of any packet, ours as well, wherever they may stand; for who only shows them. */
+export function readAnyProperties(reader: Reader): Record<string, unknown> {
+  const length = reader.length()
+  if (length > reader.left) throw malformed('properties run past the packet')
+  const end = reader.at + length
+  const found: Record<string, unknown> = {}
+  while (reader.at < end) {
+    const entry = byId.get(reader.length())
+    if (entry === undefined) throw malformed('no such property')
+    const [name, , kind] = entry
+    const value = kind === 'pair' ? [reader.text(), reader.text()] : readValue(reader, kind)
+    if (kind === 'pair') found[name] = [...((found[name] as unknown[]) ?? []), value]
+    else if (Object.hasOwn(found, name))
+      found[name] = [found[name], value].flat() // identifiers in what we send
+    else found[name] = value
+  }
+  return found
+}
