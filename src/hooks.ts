@@ -11,7 +11,7 @@
  * Handlers belong to an owner (the plugin's name) and leave with it. A question
  * that throws or is late is answered 'failed', which lets nobody in.
  */
-import { BrokerError } from './errors.js'
+import { BrokerError, messageOf } from './errors.js'
 import type { Log } from './log.js'
 
 export interface Peer {
@@ -126,9 +126,39 @@ export interface Conversation {
   end?(): void
 }
 
+/** What a handler answers to a question, and why, in an operator's words: for `acl explain` and `auth test`. */
+export interface Explained<A> {
+  readonly answer: A
+  readonly why?: string | undefined
+  /** The rules it went through, in their order, to the one that decided. */
+  readonly rules?: readonly ExplainedRule[] | undefined
+}
+
+export interface ExplainedRule {
+  readonly text: string
+  readonly matched: boolean
+  /** Where it did not. */
+  readonly why?: string | undefined
+}
+
+/** The same question, with an explanation; it must change nothing. */
+type Explain<N extends HookName> = N extends keyof Questions
+  ? (...args: Questions[N][0]) => Awaitable<Explained<Questions[N][1]>>
+  : never
+
+/** What one owner made of a question. */
+export interface Asked<A> extends Omit<Explained<A>, 'answer'> {
+  readonly owner: string
+  readonly answer: A | 'failed'
+  readonly ms: number
+}
+
 export interface HookScope {
-  /** Adds a handler. Higher priority runs first; equal priorities run in order of registration. */
-  on<N extends HookName>(name: N, handler: Handler<N>, options?: { priority?: number }): void
+  /**
+   * Adds a handler. Higher priority runs first; equal priorities run in order of registration. Of a question,
+   * `explain` says what the handler would answer and why; without it, the handler itself is asked.
+   */
+  on<N extends HookName>(name: N, handler: Handler<N>, options?: { priority?: number; explain?: Explain<N> }): void
   /**
    * Takes on a method of enhanced authentication, such as `SCRAM-SHA-256`: `begin` is called for each CONNECT and
    * each re-authentication that names it. Throws when somebody has the method already.
@@ -154,6 +184,7 @@ interface Entry {
   readonly owner: string
   readonly priority: number
   readonly handler: (...args: any[]) => any
+  readonly explain: ((...args: any[]) => any) | undefined
 }
 
 const none: readonly Entry[] = []
@@ -177,8 +208,8 @@ export class Hooks {
   /** The view given to one plugin: it can add handlers, all under its own name. */
   scope(owner: string): HookScope {
     return {
-      on: (name, handler, { priority = 0 } = {}) => {
-        const list = [...this.#list(name), { owner, priority, handler }]
+      on: (name, handler, { priority = 0, explain } = {}) => {
+        const list = [...this.#list(name), { owner, priority, handler, explain }]
         this.#entries.set(
           name,
           list.sort((a, b) => b.priority - a.priority)
@@ -264,6 +295,27 @@ export class Hooks {
       }
     }
     return 'ignore'
+  }
+
+  /** Asks as ask() does, and tells what each has said, to the one that decided. */
+  async explain<N extends keyof Questions>(name: N, ...args: Questions[N][0]): Promise<Asked<Questions[N][1]>[]> {
+    type A = Questions[N][1]
+    const asked: Asked<A>[] = []
+    for (const { owner, handler, explain } of this.#list(name)) {
+      const began = performance.now()
+      let said: Omit<Asked<A>, 'owner' | 'ms'>
+      try {
+        said =
+          explain === undefined
+            ? { answer: await this.#inTime(handler(...args)) }
+            : await this.#inTime(explain(...args))
+      } catch (err) {
+        said = { answer: 'failed', why: messageOf(err) }
+      }
+      asked.push({ owner, ...said, ms: performance.now() - began })
+      if (said.answer !== 'ignore') break
+    }
+    return asked
   }
 
   /** A handler that throws is skipped: a broken filter must not lose messages. */

@@ -120,6 +120,8 @@ export type {
   ClientInfo,
   Conversation,
   EndReason,
+  Explained,
+  ExplainedRule,
   Facts,
   Handler,
   HookName,

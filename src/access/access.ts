@@ -10,12 +10,14 @@
 import type { MqttOptions } from '../config/broker-options.js'
 import { ConfigError } from '../config/problem.js'
 import { BrokerError } from '../errors.js'
-import type { Action, ClientInfo, Hooks, Talk } from '../hooks.js'
+import type { Action, Asked, ClientInfo, Hooks, Talk } from '../hooks.js'
 import type { Log } from '../log.js'
+import { sayReason } from '../wire/describe.js'
+import { Reason } from '../wire/reason-codes.js'
 import { splitShared } from '../wire/topic.js'
 import { AclCache } from './acl-cache.js'
 import type { AclRules } from './acl-file.js'
-import { Banned } from './banned.js'
+import { Banned, sayBan } from './banned.js'
 
 /** A client that was let in, with what was decided about it so far. */
 export interface Identity {
@@ -30,7 +32,40 @@ export type Admission = Identity | 'refused' | 'unavailable'
 
 type Verdict = boolean | 'failed'
 
-type AccessOptions = Pick<MqttOptions, 'allowAnonymous' | 'aclNomatch' | 'cacheAcl' | 'aclCache'>
+/** A rule that was asked. */
+export interface ExplainedStep {
+  /** A plugin, or `etc/acl.conf:12`. */
+  readonly by: string
+  readonly text: string
+  readonly matched: boolean
+  readonly why?: string
+}
+
+export interface AclExplanation {
+  readonly allowed: boolean
+  /** What decided: as in the rules, `superuser`, or the key that stands for no rule. */
+  readonly by: string
+  /** The verdict that the client's cache has, and that counts until it is over. */
+  readonly cached: boolean | null
+  /** In the order in which they were asked, to the one that decided. */
+  readonly rules: readonly ExplainedStep[]
+}
+
+export interface LoginTrial {
+  readonly asked: readonly { by: string; answer: string; ms: number; why: string | null }[]
+  readonly admitted: boolean
+  readonly superuser: boolean
+  /** Of MQTT 3. */
+  readonly connack: number
+  /** Of MQTT 5. */
+  readonly reason: string
+  readonly ban: string | null
+}
+
+type AccessOptions = Pick<MqttOptions, 'allowAnonymous' | 'aclFile' | 'aclNomatch' | 'cacheAcl' | 'aclCache'>
+
+/** As `plugins list` has it. */
+const listed = (plugin: string): string => plugin.replaceAll('-', '_')
 
 export class Access {
   readonly banned = new Banned()
@@ -111,6 +146,75 @@ export class Access {
       this.#log.info('denied', { clientId, username, action, topic, by })
     }
     return allowed
+  }
+
+  /** What would be decided over a publish or a subscription, and by what; nothing is cached or logged. */
+  async explain(identity: Identity, action: Action, topic: string): Promise<AclExplanation> {
+    const { client, superuser } = identity
+    const cached = action === 'publish' && this.#options.cacheAcl ? identity.cache.get(topic, this.#epoch) : undefined
+    const rules: ExplainedStep[] = []
+    const verdict = (allowed: boolean, by: string): AclExplanation => ({ allowed, by, cached: cached ?? null, rules })
+    if (superuser) return verdict(true, 'superuser')
+    const judged = action === 'publish' ? topic : splitShared(topic).filter
+    for (const { owner: plugin, answer, why, ms, rules: its = [] } of await this.#hooks.explain(
+      'client.authorize',
+      client,
+      action,
+      judged
+    )) {
+      const owner = listed(plugin)
+      for (const { text, matched, why } of its)
+        rules.push({ by: owner, text, matched, ...(why === undefined ? {} : { why }) })
+      const decides = answer !== 'ignore'
+      if (why !== undefined || its.length === 0 || !decides) {
+        const text = `${answer === 'ignore' ? 'ignores it' : answer}, ${ms.toFixed(1)} ms`
+        rules.push({ by: owner, text, matched: decides, ...(why === undefined ? {} : { why }) })
+      }
+      if (decides) return verdict(answer === 'allow', owner)
+    }
+    const { clientId, username, peer } = client
+    const { aclFile, aclNomatch } = this.#options
+    for (const { rule, misfit } of this.#acl.explain({ clientId, username, address: peer.address }, action, judged)) {
+      const by = `${aclFile}:${rule.line}`
+      rules.push({
+        by,
+        text: rule.text,
+        matched: misfit === undefined,
+        ...(misfit === undefined ? {} : { why: misfit })
+      })
+      if (misfit === undefined) return verdict(rule.allow, by)
+    }
+    return verdict(aclNomatch === 'allow', `mqtt.acl_nomatch = ${aclNomatch}`)
+  }
+
+  /** What each would say to a CONNECT, and what would come of it; nobody is let in. */
+  async tryLogin(client: ClientInfo, password: Buffer | undefined): Promise<LoginTrial> {
+    const { clientId, username, peer } = client
+    const ban = this.banned.find({ clientId, username, address: peer.address })
+    const trial = (code: number, reason: number, asked: readonly Asked<string>[] = []): LoginTrial => ({
+      asked: asked.map(({ owner, answer, ms, why }) => ({
+        by: listed(owner),
+        answer,
+        ms: Number(ms.toFixed(1)),
+        why: why ?? null
+      })),
+      admitted: code === 0,
+      superuser: asked.at(-1)?.answer === 'superuser',
+      connack: code,
+      reason: sayReason(reason),
+      ban: ban === undefined ? null : sayBan(ban)
+    })
+    if (ban !== undefined) return trial(5, Reason.BANNED)
+    let asked: Asked<string>[]
+    if (this.#hooks.judgesClients) asked = await this.#hooks.explain('client.authenticate', client, password)
+    else {
+      const owner = `mqtt.allow_anonymous = ${this.#options.allowAnonymous}`
+      asked = [{ owner, answer: this.#anonymous(client), ms: 0, why: client.local ? 'this host' : 'another host' }]
+    }
+    const answer = asked.at(-1)?.answer
+    if (answer === 'failed') return trial(3, Reason.SERVER_UNAVAILABLE, asked)
+    if (answer === 'allow' || answer === 'superuser') return trial(0, Reason.SUCCESS, asked)
+    return trial(4, Reason.BAD_USER_NAME_OR_PASSWORD, asked)
   }
 
   /** Reads acl.conf again; on any problem the rules in force stay. */

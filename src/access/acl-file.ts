@@ -58,7 +58,29 @@ export class AclRules {
     }
     return undefined
   }
+
+  /** Every rule to the one that decides, and what keeps the others from it. */
+  explain(client: AclClient, action: 'publish' | 'subscribe', topic: string): { rule: AclRule; misfit?: string }[] {
+    const seen: { rule: AclRule; misfit?: string }[] = []
+    for (const { rule, access, who, topics } of this.#compiled) {
+      const misfit =
+        access !== 'pubsub' && access !== action
+          ? 'another action'
+          : !who(client)
+            ? 'another client'
+            : topics(client, topic)
+              ? undefined
+              : misfitOf(rule.allow, action)
+      if (misfit === undefined) return [...seen, { rule }]
+      seen.push({ rule, misfit })
+    }
+    return seen
+  }
 }
+
+/** A subscription is allowed by what covers all of it. */
+export const misfitOf = (allow: boolean, action: 'publish' | 'subscribe'): string =>
+  allow && action === 'subscribe' ? 'another topic, or not all of it' : 'another topic'
 
 export function parseAcl(text: string, file: string): AclRules {
   const problems: Problem[] = []

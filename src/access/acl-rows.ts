@@ -8,7 +8,7 @@
  */
 import { type Network, parseNetwork, within } from '../config/values.js'
 import { covers, isTopicFilter, overlaps, splitShared } from '../wire/topic.js'
-import { fill } from './acl-file.js'
+import { fill, misfitOf } from './acl-file.js'
 
 /** As the database gave it: text, a boolean or NULL in each column. */
 export type Row = readonly (string | number | boolean | null)[]
@@ -45,9 +45,30 @@ export function decide(
   for (const row of rows.toReversed()) {
     const rule = readRow(row)
     if (typeof rule === 'string') problem(`the ACL row ${shown(row)} is left out: ${rule}`)
-    else if (applies(rule, client, action, topic)) return rule.allow ? 'allow' : 'deny'
+    else if (misfit(rule, client, action, topic) === undefined) return rule.allow ? 'allow' : 'deny'
   }
   return 'ignore'
+}
+
+/** Every row to the one that decides, and what keeps the others from it. */
+export function explainRows(
+  rows: readonly Row[],
+  client: RowClient,
+  action: 'publish' | 'subscribe',
+  topic: string
+): { answer: 'allow' | 'deny' | 'ignore'; rules: { text: string; matched: boolean; why?: string }[] } {
+  const rules: { text: string; matched: boolean; why?: string }[] = []
+  for (const row of rows.toReversed()) {
+    const rule = readRow(row)
+    const text = `row ${shown(row)}`
+    const why = typeof rule === 'string' ? `left out: ${rule}` : misfit(rule, client, action, topic)
+    if (why === undefined) {
+      rules.push({ text, matched: true })
+      return { answer: (rule as Rule).allow ? 'allow' : 'deny', rules }
+    }
+    rules.push({ text, matched: false, why })
+  }
+  return { answer: 'ignore', rules }
 }
 
 /** The rule, or what is wrong with the row. */
@@ -97,19 +118,26 @@ const accesses = new Map([
 
 const shown = (row: Row): string => `(${row.map(column => (column === null ? 'NULL' : String(column))).join(', ')})`
 
-/** The query need not have asked for this client's rows only. */
-function applies(rule: Rule, client: RowClient, action: 'publish' | 'subscribe', topic: string): boolean {
-  return (
-    (rule.access === 'pubsub' || rule.access === action) &&
-    (rule.username === undefined || rule.username === client.username) &&
-    (rule.clientId === undefined || rule.clientId === client.clientId) &&
-    (rule.from === undefined || within([rule.from])(client.peer.address)) &&
-    concerns(rule, client, topic)
-  )
+/** Why a rule is not for this; undefined when it is. The query need not have asked for this client's rows only. */
+function misfit(
+  { access, username, clientId, from, ...rule }: Rule,
+  client: RowClient,
+  action: 'publish' | 'subscribe',
+  topic: string
+): string | undefined {
+  if (access !== 'pubsub' && access !== action) return 'another action'
+  if (username !== undefined && username !== client.username) return 'another user'
+  if (clientId !== undefined && clientId !== client.clientId) return 'another client id'
+  if (from !== undefined && !within([from])(client.peer.address)) return 'another address'
+  return concerns(rule, client, topic) ? undefined : misfitOf(rule.allow, action)
 }
 
 /** A subscription is allowed by a rule that covers all of it, and denied by one that overlaps with it. */
-function concerns({ filter, literal, allow }: Rule, client: RowClient, topic: string): boolean {
+function concerns(
+  { filter, literal, allow }: Pick<Rule, 'filter' | 'literal' | 'allow'>,
+  client: RowClient,
+  topic: string
+): boolean {
   if (literal) return topic === filter
   const filled = fill(filter.split('/'), client, allow)
   return filled !== undefined && (allow ? covers : overlaps)(filled, topic)

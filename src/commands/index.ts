@@ -1,6 +1,7 @@
 /** Every command, in the order in which help shows them. */
 import { acl } from './acl.js'
 import { alarms } from './alarms.js'
+import { auth } from './auth.js'
 import { banned } from './banned.js'
 import { clients } from './clients.js'
 import { listeners } from './listeners.js'
@@ -13,6 +14,7 @@ import { traces } from './trace.js'
 export const commands = {
   ...status,
   ...acl,
+  ...auth,
   ...clients,
   ...banned,
   ...plugins,

@@ -5,8 +5,8 @@
  */
 import type { Duplex } from 'node:stream'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
-import type { Access } from '../access/access.js'
-import { type Ban, concerns, sayBan } from '../access/banned.js'
+import type { Access, AclExplanation, LoginTrial } from '../access/access.js'
+import { type Ban, concerns, type Suspect, sayBan } from '../access/banned.js'
 import type { Alarms } from '../alarms.js'
 import type { MqttOptions } from '../config/broker-options.js'
 import { Hub } from '../delivery/hub.js'
@@ -14,10 +14,11 @@ import { Message } from '../delivery/message.js'
 import { Priorities } from '../delivery/mqueue.js'
 import type { Session, SessionLimits } from '../delivery/session.js'
 import { BrokerError } from '../errors.js'
-import type { ClientInfo, Message as HookMessage, Hooks } from '../hooks.js'
+import type { Action, ClientInfo, Message as HookMessage, Hooks } from '../hooks.js'
 import type { Log } from '../log.js'
 import { Connection, type Origin } from '../net/connection.js'
 import { DeadlineWheel } from '../net/keepalive.js'
+import { addressIn, isLoopback } from '../net/peer.js'
 import { type TraceInfo, type TraceKind, Tracer, type TraceTerms } from '../trace.js'
 import { isTopicName, levelsOf } from '../wire/topic.js'
 import { ConnectionLife } from './aedes.js'
@@ -100,6 +101,10 @@ export class Broker {
     return this.#online.size
   }
 
+  isOnline(clientId: string): boolean {
+    return this.#online.has(clientId)
+  }
+
   client(clientId: string): ClientInfo {
     return this.#find(clientId).identity!.client
   }
@@ -126,6 +131,21 @@ export class Broker {
       count++
     })
     return count
+  }
+
+  /** Why a client may or may not do something; one that is not connected is made up of what is said of it. */
+  async explainAcl(who: Partial<Suspect>, action: Action, topic: string): Promise<AclExplanation> {
+    const front = who.clientId === undefined ? undefined : this.#online.get(who.clientId)
+    const isReal = front !== undefined && who.username === undefined && who.address === undefined
+    const identity = isReal ? front.identity! : this.#access.identity(madeUp(who), false)
+    if (action === 'publish' && topic.startsWith('$SYS/')) {
+      return { allowed: false, by: "$SYS is the broker's own", cached: null, rules: [] }
+    }
+    return await this.#access.explain(identity, action, topic)
+  }
+
+  async tryLogin(who: Partial<Suspect>, password: string | undefined): Promise<LoginTrial> {
+    return await this.#access.tryLogin(madeUp(who), password === undefined ? undefined : Buffer.from(password))
   }
 
   /** Begins a trace, also of those who are there. */
@@ -317,6 +337,23 @@ export class Broker {
       return null
     }
     return message.remade(next.topic, next.payload, next.retain)
+  }
+}
+
+/** A client that might be. */
+function madeUp({ clientId = '', username, address = '127.0.0.1' }: Partial<Suspect>): ClientInfo {
+  const spelled = addressIn(address)
+  if (spelled === undefined) throw new BrokerError('BAD_REQUEST', `expected an IP address, got "${address}"`)
+  return {
+    clientId,
+    username,
+    peer: { address: spelled, port: 0 },
+    local: isLoopback(spelled),
+    listener: 'tcp:none',
+    cleanSession: true,
+    keepAlive: 0,
+    protocolVersion: 4,
+    connectedAt: new Date()
   }
 }
 

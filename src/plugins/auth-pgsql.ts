@@ -9,13 +9,14 @@
 import { readFileSync } from 'node:fs'
 import { type ConnectionOptions, createSecureContext } from 'node:tls'
 import pg from 'pg'
-import { decide, type Row } from '../access/acl-rows.js'
+import { decide, explainRows, type Row } from '../access/acl-rows.js'
 import { needsSalt, passwordHash, verifyPassword } from '../access/password.js'
 import {
   address,
   BrokerError,
   type ClientInfo,
   duration,
+  type Explained,
   expected,
   flag,
   integer,
@@ -58,6 +59,8 @@ const schema = {
 }
 
 type PgsqlOptions = Options<typeof schema>
+type Login = [client: ClientInfo, password: Buffer | undefined]
+type Answered = 'allow' | 'superuser' | 'deny' | 'ignore'
 
 export default plugin({
   name: 'auth-pgsql',
@@ -85,31 +88,33 @@ export default plugin({
     const { options, hooks, log } = context
     const database = new Database(context)
     const warned = new Set<string>()
-    if (options.authQuery !== undefined) hooks.on('client.authenticate', authenticate)
-    if (options.aclQuery !== undefined) hooks.on('client.authorize', authorize)
+    if (options.authQuery !== undefined) {
+      const handler = async (...asked: Login) => (await authenticate(...asked)).answer
+      hooks.on('client.authenticate', handler, { explain: authenticate })
+    }
+    if (options.aclQuery !== undefined) hooks.on('client.authorize', authorize, { explain: explainAcl })
     return { check: () => database.check(), stop: () => database.stop() }
 
-    async function authenticate(
-      client: ClientInfo,
-      password: Buffer | undefined
-    ): Promise<'allow' | 'superuser' | 'deny' | 'ignore'> {
+    async function authenticate(...[client, password]: Login): Promise<Explained<Answered>> {
       const { username } = client
-      if (username === undefined) return 'ignore'
-      if (username === '' || password === undefined || password.length === 0) return 'deny'
+      if (username === undefined) return { answer: 'ignore', why: 'no user name' }
+      if (username === '') return { answer: 'deny', why: 'an empty user name' }
+      if (password === undefined || password.length === 0) return { answer: 'deny', why: 'no password' }
       const row = (await database.ask('auth_query', client))?.rows[0]
       if (row === undefined) {
         log.debug('no such user', { username })
-        return 'ignore'
+        return { answer: 'ignore', why: 'no such user' }
       }
       const [stored = null, salt = null] = row
       const right =
         stored !== null &&
         (await verifyPassword(options.passwordHash, password, String(stored), salt === null ? undefined : String(salt)))
       if (!right) {
-        log.debug(stored === null ? 'the user has no password' : 'wrong password', { username })
-        return 'deny'
+        const why = stored === null ? 'the user has no password' : 'wrong password'
+        log.debug(why, { username })
+        return { answer: 'deny', why }
       }
-      return (await isSuperuser(client)) ? 'superuser' : 'allow'
+      return { answer: (await isSuperuser(client)) ? 'superuser' : 'allow' }
     }
 
     /** Who cannot be shown to be a superuser is none; the password was right all the same. */
@@ -131,6 +136,17 @@ export default plugin({
       } catch (err) {
         if (err instanceof BrokerError && options.onError === 'ignore') return 'ignore'
         throw err
+      }
+    }
+
+    async function explainAcl(client: ClientInfo, action: 'publish' | 'subscribe', topic: string) {
+      try {
+        const answer = await database.ask('acl_query', client)
+        if (answer !== undefined) return explainRows(answer.rows, client, action, topic)
+        return { answer: 'deny', why: 'a name that PostgreSQL cannot compare' } as const
+      } catch (err) {
+        if (!(err instanceof BrokerError) || options.onError !== 'ignore') throw err
+        return { answer: 'ignore', why: `${err.message}; auth.pgsql.on_error = ignore` } as const
       }
     }
 
