@@ -101,6 +101,7 @@ export class Server {
           new Listener(o, {
             establish: (transport, origin) => broker.establish(transport, origin),
             banned: address => access.banned.findAddress(address) !== undefined,
+            turnedAway: (...whom) => broker.attempts.turnedAway(...whom),
             path,
             log,
             needsSubprotocol: options.mqtt.websocketProtocolHeader,

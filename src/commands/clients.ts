@@ -1,6 +1,9 @@
+import type { Attempt } from '../control/attempts.js'
 import type { Session } from '../delivery/session.js'
+import { BrokerError } from '../errors.js'
 import type { ClientInfo } from '../hooks.js'
 import { command, visible } from './command.js'
+import { clock } from './when.js'
 
 /** A client as scripts see it: names in emqttd's spelling, times in seconds since 1970. */
 export interface ClientRow {
@@ -52,6 +55,34 @@ const load = (s: Session) => ({
 const show = (c: ClientRow): string =>
   `Client(${visible(c.client_id)}, clean_sess=${c.clean_sess}, username=${visible(c.username ?? 'undefined')}, peername=${c.peername}, connected_at=${c.connected_at})`
 
+const seconds = (at: Date): number => Math.floor(at.getTime() / 1000)
+
+const attemptRow = ({ at, clientId, username, peer, listener, version, accepted, endedAt, end, why }: Attempt) => ({
+  at: seconds(at),
+  client_id: clientId,
+  username: username ?? null,
+  peername: `${peer.address}:${peer.port}`,
+  listener,
+  proto_ver: version,
+  accepted,
+  ended_at: endedAt === undefined ? null : seconds(endedAt),
+  end: end ?? null,
+  why: why ?? null
+})
+
+type AttemptRow = ReturnType<typeof attemptRow>
+
+const protocols: Readonly<Record<number, string>> = { 3: ', MQTT 3.1', 4: ', MQTT 3.1.1', 5: ', MQTT 5' }
+
+function tell({ at, client_id, username, peername, listener, proto_ver, accepted, ended_at, end, why }: AttemptRow) {
+  const user = username === null ? '' : `, user ${visible(username)}`
+  const who = `${client_id === '' ? '-' : visible(client_id)} from ${peername} on ${listener}${user}`
+  const more = why === null ? '' : ` (${visible(why)})`
+  const lasted = ended_at === null ? 'and is connected' : `ended after ${ended_at - at} s: ${end}${more}`
+  const outcome = accepted ? `accepted, ${lasted}` : end === 'refused' ? `refused${more}` : `never in: ${end}${more}`
+  return `${clock(at)} ${who}${protocols[proto_ver] ?? ''}: ${outcome}`
+}
+
 export const clients = {
   'clients list': command({
     summary: 'List all clients',
@@ -72,5 +103,16 @@ export const clients = {
       log.info('client kicked', { clientId })
       return { client_id: clientId }
     }
+  }),
+  'clients why': command({
+    summary: 'Show how the last connections of a client or an address ended',
+    usage: '<clientId>',
+    synopsis: '<clientId | ip>',
+    run({ broker }, { clientId }) {
+      const found = broker.lastConnections(clientId)
+      if (found.length === 0) throw new BrokerError('NOT_FOUND', `no connection of ${clientId} is remembered`)
+      return found.map(attemptRow)
+    },
+    print: rows => rows.map(tell).join('\n')
   })
 }

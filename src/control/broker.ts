@@ -23,6 +23,7 @@ import { type TraceInfo, type TraceKind, Tracer, type TraceTerms } from '../trac
 import { isTopicName, levelsOf } from '../wire/topic.js'
 import { ConnectionLife } from './aedes.js'
 import type { AedesStream } from './aedes-stream.js'
+import { type Attempt, Attempts } from './attempts.js'
 import { type Control, Front } from './front.js'
 import { Overseer } from './overseer.js'
 import { Sessions } from './sessions.js'
@@ -34,6 +35,7 @@ export class Broker {
   readonly hub: Hub
   readonly sessions: Sessions
   readonly tracer: Tracer
+  readonly attempts = new Attempts()
   readonly #options: MqttOptions
   readonly #access: Access
   readonly #hooks: Hooks
@@ -99,6 +101,11 @@ export class Broker {
 
   get clientCount(): number {
     return this.#online.size
+  }
+
+  /** Of a client id or an address, the oldest first. */
+  lastConnections(who: string): Attempt[] {
+    return this.attempts.of(who, addressIn(who))
   }
 
   isOnline(clientId: string): boolean {
@@ -252,10 +259,11 @@ export class Broker {
         const info = front.info(username)
         const admission = front.proved ?? (await this.#access.authenticate(info, password))
         if (typeof admission === 'string') {
+          front.why = admission === 'refused' ? 'wrong user name or password' : 'an authenticator failed'
           this.#log.warning('login refused', { ...front.who(), username: info.username, why: admission })
           return admission === 'refused' ? 4 : 3
         }
-        await this.#inTurn(info.clientId, front.connection)
+        await this.#inTurn(info.clientId, front)
         front.admitted(admission)
         return undefined
       },
@@ -279,7 +287,8 @@ export class Broker {
    * One client of an id comes in at a time: the next waits until this one is in or gone, and then takes its
    * place. Only who has shown that he may come in gets a turn, so that nobody else can hold up a client.
    */
-  async #inTurn(clientId: string, connection: Connection): Promise<void> {
+  async #inTurn(clientId: string, front: Front): Promise<void> {
+    const { connection } = front
     const before = this.#turns.get(clientId)
     const over = new Promise<void>(resolve => connection.once('close', resolve).once('established', resolve))
     const turn = Promise.all([before, over]).then(() => {
@@ -287,17 +296,18 @@ export class Broker {
     })
     this.#turns.set(clientId, turn)
     await before
-    if (!connection.closed) await this.#takeOver(clientId)
+    if (!connection.closed) await this.#takeOver(clientId, front)
   }
 
   /**
    * Ends the connection that has the client id now [MQTT-3.1.4-2] and waits until aedes has forgotten it:
    * a client that is still leaving when the next one registers takes that one's entry with it.
    */
-  async #takeOver(clientId: string): Promise<void> {
+  async #takeOver(clientId: string, by: Front): Promise<void> {
     const holder = this.#registered.get(clientId)
     if (holder === undefined) return
     const gone = new Promise<void>(resolve => holder.waiting.push(resolve))
+    holder.front.why ??= `by ${by.peername} on ${by.connection.origin.listener}`
     holder.front.connection.hangUp('takeover')
     await gone
   }
@@ -306,6 +316,7 @@ export class Broker {
     const { client } = front.identity!
     this.#online.set(client.clientId, front)
     if (this.tracer.active) this.tracer.look(front, true)
+    front.attempt = this.#attempted(front, true)
     this.#log.info('client connected', { ...front.who(), username: client.username })
     this.#hooks.tell('client.connected', client)
   }
@@ -313,6 +324,7 @@ export class Broker {
   #closed(front: Front): void {
     const { connection } = front
     this.#connections.delete(connection)
+    this.#remember(front)
     if (front.session === undefined) return // was never in
     const { client } = front.identity!
     if (this.#online.get(client.clientId) === front) this.#online.delete(client.clientId)
@@ -321,6 +333,31 @@ export class Broker {
     const slow = dropped > 0 ? { dropped } : {}
     this.#log.info('client disconnected', { ...front.who(), username: client.username, reason, ...slow })
     this.#hooks.tell('client.disconnected', client, reason)
+  }
+
+  #attempted(front: Front, accepted: boolean): Attempt {
+    const { peer, listener } = front.connection.origin
+    return this.attempts.add({
+      at: front.connection.began,
+      clientId: front.claimedId,
+      username: front.suspect.username,
+      peer,
+      listener,
+      version: front.spoken,
+      accepted,
+      endedAt: undefined,
+      end: undefined,
+      why: undefined
+    })
+  }
+
+  #remember(front: Front): void {
+    const attempt = front.attempt ?? this.#attempted(front, false)
+    const end = front.connection.reason ?? 'closed'
+    attempt.endedAt = new Date()
+    attempt.end = end
+    const silent = end === 'keepalive_timeout' ? `its keep alive is ${front.identity?.client.keepAlive} s` : undefined
+    attempt.why = (front.why ?? silent)?.slice(0, 200)
   }
 
   #isTopic(topic: string): boolean {

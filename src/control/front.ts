@@ -45,6 +45,7 @@ import { type Properties, sized } from '../wire/properties.js'
 import { malformed, PacketError, protocolError, Reason, type ReasonCode } from '../wire/reason-codes.js'
 import { mounted, splitShared } from '../wire/topic.js'
 import { AedesStream } from './aedes-stream.js'
+import type { Attempt } from './attempts.js'
 import { type Authority, Exchange } from './exchange.js'
 import type { LastWill, Sessions } from './sessions.js'
 
@@ -226,8 +227,24 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
     return isSent ? this.aliases?.topicOf(alias) : this.#publisher?.topicOf(alias)
   }
 
+  /** What more there is to say of the end of its connection. */
+  why: string | undefined
+  /** Where that is written down, once it is in. */
+  attempt: Attempt | undefined
+
+  /** Of MQTT; 0 while it has not said. */
+  get spoken(): number {
+    return this.#connect?.version ?? 0
+  }
+
+  /** Whatever it says, also where that was not accepted. */
+  get claimedId(): string {
+    return this.#clientId === '' ? (this.#connect?.clientId ?? '') : this.#clientId
+  }
+
   /** The operator wants it out. */
   ban(why: string): void {
+    this.why = why
     if (this.#publisher !== undefined || this.#connect === undefined) return this.connection.hangUp('banned')
     this.#refuseConnect(new PacketError(Reason.BANNED, why), this.#connect.version)
   }
@@ -289,6 +306,7 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
   #wrong(err: unknown): false {
     if (!(err instanceof PacketError)) throw err
     const { reason, message } = err
+    this.why = message
     this.#control.log.warning('bad packet', { ...this.who(), why: message })
     this.#fault = reason
     this.connection.hangUp(reason === Reason.NOT_AUTHORIZED ? 'not_authorized' : 'protocol_error')
@@ -361,6 +379,7 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
       },
       refused: err => {
         if (this.#publisher === undefined) return void this.#refuseConnect(err, 5)
+        this.why = err.message
         this.#control.log.warning('re-authentication failed', { ...this.who(), why: err.message })
         this.#fault = err.reason
         this.connection.hangUp('not_authorized')
@@ -392,6 +411,7 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
   }
 
   #refuseConnect({ reason, message }: PacketError, version: number | undefined): false {
+    this.why = message
     this.#control.log.warning('CONNECT refused', { ...this.who(), why: message })
     const code =
       version === 5
@@ -534,6 +554,7 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
     const size = connack(version, false, 0, promises).length
     if (size > this.maximumPacketSize) {
       // Of its properties none may be left out; without its CONNACK a client is not in [MQTT-3.2.0-1].
+      this.why = `CONNACK has ${size} bytes, the client takes ${this.maximumPacketSize}`
       this.#control.log.warning('CONNECT refused', { ...this.who(), why: `CONNACK has ${size} bytes` })
       this.connection.hangUp('refused')
       return
@@ -618,6 +639,7 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
   // ── the connection ─────────────────────────────────────────────────────────
 
   fault(fault: FrameFault, why: string): void {
+    this.why = why
     this.#control.log.warning('bad packet', { ...this.who(), why })
     this.#fault = fault === 'too_large' ? Reason.PACKET_TOO_LARGE : Reason.MALFORMED_PACKET
   }

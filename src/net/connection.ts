@@ -62,6 +62,7 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
   readonly #wheel: DeadlineWheel
   readonly #frames: FrameReader
   readonly #openedAt = now()
+  readonly #began = Date.now()
   #handler: Handler | undefined
   #heardAt = this.#openedAt
   #hasSpoken = false
@@ -106,6 +107,10 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
 
   get closed(): boolean {
     return this.#closed
+  }
+
+  get began(): Date {
+    return new Date(this.#began)
   }
 
   get handler(): Handler | undefined {

@@ -32,6 +32,8 @@ export interface ListenerContext {
   readonly establish: Establish
   /** Whether nobody is to come in from an address. */
   readonly banned?: (address: string) => boolean
+  /** Told of those who do not get as far as MQTT. */
+  readonly turnedAway?: (listener: string, peer: Peer, why: string) => void
   /** Resolves a path of the configuration against the broker's home. */
   readonly path: (relative: string) => string
   readonly log: Log
@@ -221,6 +223,7 @@ export class Listener {
 
   #turnAway(socket: net.Socket, peer: Peer, why: string): void {
     this.#context.log.warning('turned away', { listener: this.name, peer: `${peer.address}:${peer.port}`, why })
+    this.#context.turnedAway?.(this.name, peer, why)
     socket.destroy()
   }
 
@@ -276,11 +279,10 @@ export class Listener {
     server.on('tlsClientError', (err, socket) => {
       const plain =
         (err as NodeJS.ErrnoException).code === 'ERR_SSL_HTTP_REQUEST' || /wrong version number/.test(err.message)
-      this.#context.log.info('TLS handshake failed', {
-        listener: this.name,
-        peer: this.#arrivals.get(endsOf(socket))?.peer.address,
-        why: plain ? 'the peer does not speak TLS' : err.message
-      })
+      const peer = this.#arrivals.get(endsOf(socket))?.peer
+      const why = plain ? 'the peer does not speak TLS' : err.message
+      this.#context.log.info('TLS handshake failed', { listener: this.name, peer: peer?.address, why })
+      if (peer !== undefined) this.#context.turnedAway?.(this.name, peer, `TLS handshake failed: ${why}`)
     })
     return server
   }

@@ -157,7 +157,8 @@ suite('broker-ctl', { concurrency: 2 }, () => {
     const clients =
       'clients list                                    # List all clients\n' +
       'clients show <ClientId>                         # Show a client\n' +
-      'clients kick <ClientId>                         # Kick out a client\n'
+      'clients kick <ClientId>                         # Kick out a client\n' +
+      'clients why <ClientId | ip>                     # Show how the last connections of a client or an address ended\n'
     for (const words of ['clients', 'help clients', 'clients --help']) await prints(words, clients)
     await prints('clients kick --help', /^Usage: broker-ctl clients kick \[options\] <clientId>\n\nKick out a client\n/)
     await prints('--version', `${version}\n`)
@@ -171,7 +172,7 @@ suite('broker-ctl', { concurrency: 2 }, () => {
       ['clinets kick lamp', 'no such command: clinets kick lamp; did you mean clients kick?\n'],
       ['kick lamp', 'no such command: kick lamp; did you mean clients kick?\n'],
       ['plugin', 'no such command: plugin; did you mean plugins?\n'],
-      ['clients wipe', /^no such command: clients wipe\nclients list .*\n.*\n.*\n$/],
+      ['clients wipe', /^no such command: clients wipe\nclients list .*\n.*\n.*\n.*\n$/],
       ['frobnicate', /^no such command: frobnicate\nUsage: broker-ctl\n/],
       ['clients kick', /^error: missing required argument 'clientId'\n/],
       ['status now', /^error: too many arguments/],
