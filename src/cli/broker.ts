@@ -81,6 +81,10 @@ export async function main(argv: readonly string[], io: Io = terminal): Promise<
     const { check } = await import('./commands.js')
     return await check(home(), io)
   })
+  on('doctor', 'Look for what is wrong with this home and this host, and say what mends it', async ({ json }) => {
+    const { doctor } = await import('./doctor.js')
+    return await doctor(home(), io, { json: json === true })
+  }).option('--json', 'print the result as JSON')
   on('init [dir]', 'Lay out a home of your own: etc/, log/, data/', async (_options, dir) => {
     const { init } = await import('./init.js')
     return init(dir ?? program.opts<{ home?: string }>().home ?? '.', io)

@@ -31,7 +31,7 @@ export function bookmark(file: string): () => string[] {
 }
 
 /** The last lines of the file up to `end`, and of the rotated ones before it. */
-function lastLines(file: string, count: number, end: number): string[] {
+export function lastLines(file: string, count: number, end?: number): string[] {
   const lines = existsSync(file) ? tail(file, count, end) : []
   for (let i = 1; lines.length < count && existsSync(rotated(file, i)); i++) {
     lines.unshift(...tail(rotated(file, i), count - lines.length))
