@@ -12,15 +12,15 @@ const retryMs = 5000
 export function fileSinks({ console, error }: LogOptions, path: (relative: string) => string): Sink[] {
   const { to, level, format } = console
   if (to === 'off') return []
-  const errors = rotatingFile(path(error.file), error, { level: 'error', format })
+  const errors = rotatingFile(path(error.file), error, { target: 'error', level: 'error', format })
   if (to === 'console') return [errors]
-  return [rotatingFile(path(console.file), console, { level, format }), errors]
+  return [rotatingFile(path(console.file), console, { target: 'console', level, format }), errors]
 }
 
 function rotatingFile(
   file: string,
   { size, count }: { size: number; count: number },
-  { level, format }: { level: Level; format: Sink['format'] }
+  { target, level, format }: { target: string; level: Level; format: Sink['format'] }
 ): Sink {
   mkdirSync(dirname(file), { recursive: true })
   closeSync(openSync(file, 'a')) // throws where it may not: a broker must not begin without its log
@@ -42,6 +42,7 @@ function rotatingFile(
     return opened
   }
   return {
+    target,
     level,
     format,
     write(line) {
@@ -58,6 +59,7 @@ function rotatingFile(
 
 /** Standard output, for `broker console` and `broker foreground`. */
 export const terminalSink = (level: Level, format: Sink['format']): Sink => ({
+  target: 'console',
   level,
   format,
   write: line => void process.stdout.write(line)

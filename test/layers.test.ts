@@ -23,6 +23,7 @@ const may: Record<string, string[]> = {
     'plugins'
   ],
   settings: ['access/acl-file', 'config/', 'errors'],
+  log: ['log-repeats'],
   plugins: ['config/', 'errors', 'words'],
   plugin: ['config/', 'errors'],
   'plugins/': ['plugin', 'access/password', 'access/acl-rows', 'access/scram'],

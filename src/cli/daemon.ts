@@ -9,14 +9,15 @@
  * failed when it left a word or time is up.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { AdminClient } from '../admin/client.js'
 import { BrokerError } from '../errors.js'
 import { type Home, packageRoot } from '../home.js'
 import { clear, holderOf, isAlive, lock } from '../lock.js'
+import { capFile } from './crash-file.js'
 import { forgetWord, wordOf } from './failure.js'
 import { Exit } from './io.js'
 
@@ -211,12 +212,6 @@ function sweep(home: Home): void {
   forgetWord(home)
   clear(home.pm2Lock)
   free()
-}
-
-/** pm2 appends for ever; one old file is kept. */
-function capFile(file: string): void {
-  mkdirSync(dirname(file), { recursive: true })
-  if (existsSync(file) && statSync(file).size > 10 * 1024 * 1024) renameSync(file, `${file}.1`)
 }
 
 // ── pm2 ──────────────────────────────────────────────────────────────────────

@@ -3,11 +3,12 @@ import { acl } from './acl.js'
 import { alarms } from './alarms.js'
 import { clients } from './clients.js'
 import { listeners } from './listeners.js'
+import { log } from './log.js'
 import { node } from './node.js'
 import { plugins } from './plugins.js'
 import { scram } from './scram.js'
 import { status } from './status.js'
 
-export const commands = { ...status, ...acl, ...clients, ...plugins, ...scram, ...listeners, ...alarms, ...node }
+export const commands = { ...status, ...acl, ...clients, ...plugins, ...scram, ...listeners, ...alarms, ...node, ...log }
 
 export type Commands = typeof commands

@@ -115,6 +115,7 @@ export const brokerSchema = {
     name: key(raw => (/^[\w.-]+@[\w.:-]+$/.test(raw) ? raw : expected('name@host', raw)), 'broker@127.0.0.1')
   },
   log: {
+    messagesPerSecond: integer(100),
     console: {
       to: own(oneOf(['off', 'file', 'console', 'both'], 'file')),
       level: oneOf(['debug', 'info', 'warning', 'error', 'critical'], 'info'),
@@ -255,7 +256,8 @@ const foreign: readonly [RegExp, string][] = [
   [/^mqtt\.(client|session)\.enable_stats$/, 'statistics are always on; remove the line'],
   [/^log\.dir$/, 'each log.*.file names its own path; remove the line'],
   [/^log\.crash$/, 'always on, in log.crash.file; remove the line'],
-  [/^log\.(syslog|info|error\.redirect|error\.messages_per_second)/, 'not kept here; remove the line'],
+  [/^log\.error\.messages_per_second$/, 'log.messages_per_second limits repeated lines; remove this one'],
+  [/^log\.(syslog|info|error\.redirect)/, 'not kept here; remove the line'],
   [/^listener\.api\./, 'there is no management API; remove the line'],
   [/^listener\.\w+\.[\w-]+\.acceptors$/, 'one event loop accepts here; remove the line'],
   [

@@ -275,7 +275,7 @@ export class Broker {
     const next = await this.#hooks.pass('message.publish', { topic, payload: Buffer.from(payload), qos, retain, from })
     if (next === null) return null
     if (!this.#isTopic(next.topic)) {
-      this.#log.error('message.publish gave a bad topic; the message is lost', { topic: next.topic })
+      this.#log.error('message.publish gave a bad topic; the message is lost', { clientId: from, topic: next.topic })
       return null
     }
     return message.remade(next.topic, next.payload, next.retain)

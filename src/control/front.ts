@@ -358,7 +358,9 @@ export class Front implements Handler, Gatekeeper, Link {
   }
 
   #refuseConnect({ reason, message }: PacketError, version: number | undefined): false {
-    this.#control.log.warning('CONNECT refused', { ...this.who(), why: message })
+    const id = this.#connect?.clientId.slice(0, 64) ?? '' // not accepted, and as long as it likes
+    const claimed = id === '' ? {} : { clientId: id }
+    this.#control.log.warning('CONNECT refused', { ...this.who(), ...claimed, why: message })
     const code =
       version === 5
         ? reason
@@ -621,7 +623,11 @@ export class Front implements Handler, Gatekeeper, Link {
       if (mountpoint !== '') message = message.under(mountpoint)
       hub.publish(message)
     }
-    return { delay, publish: () => void publish().catch((err: unknown) => log.error('will', { err })) }
+    return {
+      delay,
+      publish: () =>
+        void publish().catch((err: unknown) => log.error('will', { clientId: identity.client.clientId, err }))
+    }
   }
 
   who(): object {

@@ -98,7 +98,7 @@ export default plugin({
       if (username === '' || password === undefined || password.length === 0) return 'deny'
       const row = (await database.ask('auth_query', client))?.rows[0]
       if (row === undefined) {
-        log.debug('no such user', { username })
+        log.debug('no such user', { clientId: client.clientId, username })
         return 'ignore'
       }
       const [stored = null, salt = null] = row
@@ -106,7 +106,10 @@ export default plugin({
         stored !== null &&
         (await verifyPassword(options.passwordHash, password, String(stored), salt === null ? undefined : String(salt)))
       if (!right) {
-        log.debug(stored === null ? 'the user has no password' : 'wrong password', { username })
+        log.debug(stored === null ? 'the user has no password' : 'wrong password', {
+          clientId: client.clientId,
+          username
+        })
         return 'deny'
       }
       return (await isSuperuser(client)) ? 'superuser' : 'allow'
