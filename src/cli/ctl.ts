@@ -8,7 +8,11 @@ import { findHome, version } from '../home.js'
 import { nearest } from '../words.js'
 import { complain, Exit, type Io, terminal } from './io.js'
 
-const offered = Object.entries(commands as Readonly<Record<string, Command<any, any>>>).filter(([, c]) => !c.hidden)
+/** The broker's. */
+const remote = Object.entries(commands as Readonly<Record<string, Command<any, any>>>).filter(([, c]) => !c.hidden)
+/** And what this program does by itself. */
+const local = { completion: { summary: 'Print the completion script for bash, zsh or fish', usage: '<shell>' } }
+const offered: [string, Pick<Command<any, any>, 'summary' | 'usage'>][] = [...remote, ...Object.entries(local)]
 
 /** Runs argv; resolves to the exit status. */
 export async function main(argv: readonly string[], io: Io = terminal): Promise<number> {
@@ -59,8 +63,34 @@ function programOf(io: Io): Program {
     }
     wrong(words, offered)
   })
-  for (const [name, command] of offered) add(root, name, command, io)
+  for (const [name, command] of remote) add(root, name, command, io)
+  const { completion } = local
+  root
+    .command(`completion ${completion.usage}`)
+    .description(completion.summary)
+    .exitOverride()
+    .action(async (shell: string) => {
+      const { completion } = await import('./completion.js')
+      io.out(completion(root, shell))
+    })
+  root
+    .command('__complete <kind> [prefix]', { hidden: true })
+    .exitOverride()
+    .action(async (kind: string, prefix: string | undefined) => {
+      const { home } = root.opts<Options>()
+      for (const name of await namesOf(home, kind, prefix)) io.out(name)
+    })
   return root
+}
+
+/** For a shell that waits at its prompt: quick, and without a word when there is nobody to ask. */
+async function namesOf(home: string | undefined, kind: string, prefix = ''): Promise<readonly string[]> {
+  try {
+    return await new AdminClient(findHome({ home }).adminSocket, 500).call('complete', { kind, prefix })
+  } catch (err) {
+    if (err instanceof BrokerError) return []
+    throw err
+  }
 }
 
 function add(root: Program, name: string, command: Command<any, any>, io: Io): void {

@@ -2,6 +2,7 @@
 import { acl } from './acl.js'
 import { alarms } from './alarms.js'
 import { clients } from './clients.js'
+import { complete } from './complete.js'
 import { listeners } from './listeners.js'
 import { log } from './log.js'
 import { node } from './node.js'
@@ -9,6 +10,6 @@ import { plugins } from './plugins.js'
 import { scram } from './scram.js'
 import { status } from './status.js'
 
-export const commands = { ...status, ...acl, ...clients, ...plugins, ...scram, ...listeners, ...alarms, ...node, ...log }
+export const commands = { ...status, ...acl, ...clients, ...plugins, ...scram, ...listeners, ...alarms, ...node, ...log, ...complete }
 
 export type Commands = typeof commands

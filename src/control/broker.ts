@@ -91,6 +91,10 @@ export class Broker {
       .sort((a, b) => (a.clientId < b.clientId ? -1 : 1))
   }
 
+  clientIds(): Iterable<string> {
+    return this.#online.keys()
+  }
+
   get clientCount(): number {
     return this.#online.size
   }
