@@ -140,7 +140,7 @@ function logOf(logger: Pino, level: () => Level | 'silent', repeats: Repeats): L
       if (lowest === 'silent' || customLevels[l] < customLevels[lowest]) return
       logger.level = lowest
       const { clientId, listener } = fields
-      const key = `${message}\0${clientId ?? ''}\0${listener ?? ''}`
+      const key = `${message.slice(0, 200)}\0${clientId ?? ''}\0${listener ?? ''}`
       const sayAgain = (suffix: string): void => {
         logger.level = level()
         logger[l]({ listener, clientId }, `${message} ${suffix}`)

@@ -96,7 +96,7 @@ async function inTime(group: string, check: Check, scene: Scene): Promise<readon
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<readonly Finding[]>(resolve => {
     const found = `no answer within ${checkMs / 1000} s`
-    timer = setTimeout(() => resolve([{ check: group.toLowerCase(), verdict: 'warning', found }]), checkMs)
+    timer = setTimeout(() => resolve([{ check: group.toLowerCase(), verdict: 'unknown', found }]), checkMs)
   })
   try {
     return await Promise.race([check(scene), late])

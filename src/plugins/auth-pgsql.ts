@@ -283,7 +283,9 @@ class Database {
       const lost = isLost(err)
       if (!lost) this.#ended('connection')
       if (err instanceof pg.DatabaseError && unfit.has(err.code ?? '')) {
-        this.#context.log.debug(`PostgreSQL cannot compare a value of ${keyOf(name)}: ${err.message}`)
+        this.#context.log.debug(`PostgreSQL cannot compare a value of ${keyOf(name)}: ${err.message}`, {
+          clientId: client.clientId
+        })
         return undefined
       }
       const why = explain(err, this.#context.options, name, query)

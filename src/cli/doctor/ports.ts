@@ -1,9 +1,13 @@
 /** The ports of the listeners: open where the broker runs, else whether it could open them. */
 import { createServer } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type ListenerOptions, listenersOf } from '../../config/broker-options.js'
 import { showAddress } from '../../config/values.js'
 import { whoListens } from '../../net/port-holder.js'
 import { type Check, type Finding, needsConfig, type Scene } from './finding.js'
+
+/** Where many processes run, looking through their files takes longer than anybody waits for. */
+const holderMs = 1200
 
 export const ports: Check = async scene => {
   if (scene.settings === undefined) return [needsConfig('ports')]
@@ -45,7 +49,7 @@ async function port({ transport, name, bind }: ListenerOptions, { broker, host }
   const key = `listener.${transport}.${name}`
   switch (failure) {
     case 'EADDRINUSE': {
-      const holder = await whoListens(bind.port)
+      const holder = await Promise.race([whoListens(bind.port), sleep(holderMs, undefined, { ref: false })])
       const pid = /\(pid (\d+)\)/.exec(holder ?? '')?.[1]
       return {
         check,
