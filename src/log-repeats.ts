@@ -33,8 +33,8 @@ export class Repeats {
     this.#now = now
   }
 
-  /** Whether this line is to be written; if not, it is counted. */
-  admit(key: string, sayAgain: SayAgain): boolean {
+  /** Whether this line is to be written; if not, it is counted, and fold() to be told how it is said again. */
+  admit(key: string): boolean {
     if (this.perSecond === 0) return true
     const now = this.#now()
     const entry = this.#entries.get(key)
@@ -49,9 +49,13 @@ export class Repeats {
     }
     if (++entry.count <= this.perSecond) return true
     if (entry.folded++ === 0) entry.foldedSince = now
-    entry.sayAgain = sayAgain
-    this.#timer ??= setTimeout(() => this.flush(), foldMs).unref()
     return false
+  }
+
+  /** Apart from admit(), so that a line that is written costs no closure. */
+  fold(key: string, sayAgain: SayAgain): void {
+    this.#entries.get(key)!.sayAgain = sayAgain
+    this.#timer ??= setTimeout(() => this.flush(), foldMs).unref()
   }
 
   /** Says what was folded so far; also before the log is closed. */

@@ -138,14 +138,14 @@ function logOf(logger: Pino, level: () => Level | 'silent', repeats: Repeats): L
     (message: string, fields: Fields = {}): void => {
       const lowest = level()
       if (lowest === 'silent' || customLevels[l] < customLevels[lowest]) return
-      logger.level = lowest
-      const { clientId, listener } = fields
-      const key = `${message.slice(0, 200)}\0${clientId ?? ''}\0${listener ?? ''}`
-      const sayAgain = (suffix: string): void => {
+      if (logger.level !== lowest) logger.level = lowest // setting it makes pino's methods anew
+      const { clientId = '', listener = '' } = fields
+      const key = `${message.slice(0, 200)}\0${clientId}\0${listener}`
+      if (l === 'critical' || repeats.admit(key)) return logger[l](fields, message)
+      repeats.fold(key, suffix => {
         logger.level = level()
-        logger[l]({ listener, clientId }, `${message} ${suffix}`)
-      }
-      if (l === 'critical' || repeats.admit(key, sayAgain)) logger[l](fields, message)
+        logger[l]({ listener: fields.listener, clientId: fields.clientId }, `${message} ${suffix}`)
+      })
     }
   return {
     debug: at('debug'),

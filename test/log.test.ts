@@ -174,7 +174,11 @@ test('Repeats lets as many through in every second, tells after ten, and remembe
   let now = 0
   const said: string[] = []
   const repeats = new Repeats(2, () => now)
-  const admit = (key: string): boolean => repeats.admit(key, suffix => void said.push(`${key} ${suffix}`))
+  const admit = (key: string): boolean => {
+    const admitted = repeats.admit(key)
+    if (!admitted) repeats.fold(key, suffix => void said.push(`${key} ${suffix}`))
+    return admitted
+  }
   assert.deepEqual([admit('a'), admit('a'), admit('a')], [true, true, false])
   now = 1000
   assert.deepEqual([admit('a'), admit('a'), admit('a')], [true, true, false])

@@ -58,7 +58,7 @@ suite('completion', { concurrency: 2 }, () => {
     for (const word of ['status', 'clients', 'plugins', 'log', 'completion']) assert.ok(first.includes(word), word)
     assert.ok(!first.some(word => /^(node|complete|__complete|help)$/.test(word)), first.join(' '))
     assert.deepEqual(await tab('cli'), ['clients'])
-    assert.deepEqual((await tab('clients', '')).slice(0, 3), ['list', 'show', 'kick'])
+    for (const word of ['list', 'show', 'kick']) assert.ok((await tab('clients', '')).includes(word), word)
     assert.deepEqual(await tab('--json', '--home', '/nowhere', 'plugins', 'l'), ['list', 'load'])
     assert.deepEqual(await tab('log', 'set-level', 'e'), ['error'])
     assert.deepEqual(await tab('completion', ''), ['bash', 'zsh', 'fish'])
