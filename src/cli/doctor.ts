@@ -27,7 +27,7 @@ import { limits } from './doctor/limits.js'
 import { ports } from './doctor/ports.js'
 import { configuration, running } from './doctor/running.js'
 import { clock, software } from './doctor/software.js'
-import { Exit, type Io, near } from './io.js'
+import { Exit, type Io } from './io.js'
 
 const groups: readonly (readonly [title: string, ...checks: Check[]])[] = [
   ['Configuration', configuration],
@@ -80,7 +80,8 @@ export async function doctor(
 
 export async function examine(home: Home, host: Host): Promise<Report> {
   const [broker, read] = await Promise.all([stateOf(home), readAll(home)])
-  const scene: Scene = { home, host, broker, ...read, near }
+  const inHome = (file: string): string => (file.startsWith(`${home.root}/`) ? file.slice(home.root.length + 1) : file)
+  const scene: Scene = { home, host, broker, ...read, near: inHome }
   const found = await Promise.all(
     groups.map(async ([group, ...checks]) =>
       (await Promise.all(checks.map(check => inTime(group, check, scene)))).flat().map(f => ({ group, ...f }))

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
+import { availableParallelism, loadavg } from 'node:os'
 import { join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import type { Host } from '../../src/cli/doctor/finding.js'
@@ -32,6 +33,9 @@ const host = (over: Partial<Host>): Host => ({ ...thisHost, ...over })
 const reading = (files: Record<string, string>): Partial<Host> => ({
   read: file => files[file] ?? thisHost.read(file)
 })
+
+/** Three seconds are promised on a host that has a processor to spare. */
+const patience = (): number => 3000 * Math.max(1, loadavg()[0]! / availableParallelism())
 
 /** A port where somebody listens who does what `greet` does. */
 async function taken(t: TestContext): Promise<number> {
@@ -66,7 +70,7 @@ suite('broker doctor', { concurrency: 2 }, () => {
     assert.equal((await doctor(home, { out: () => {}, err: () => {} }, { json: true, host: host({}) })) % 5, 0)
     const real = await asked(home)
     assert.ok(real.code === 0 || real.code === 5)
-    assert.ok(real.ms < 3000, `${real.ms} ms`)
+    assert.ok(real.ms < patience(), `${real.ms} ms`)
     assert.deepEqual(everything(), before)
     for (const group of ['Configuration', 'Broker', 'Ports', 'Access', 'Limits', 'Disk', 'Software and clock'])
       assert.ok(
@@ -258,7 +262,7 @@ suite('broker doctor', { concurrency: 2 }, () => {
     assert.equal(of(late, 'auth-pgsql').verdict, 'error')
     assert.match(of(late, 'auth-pgsql').found, /no answer within/)
     assert.match(of(late, 'auth-pgsql').mend![0]!, /broker-ctl plugins reload auth_pgsql$/)
-    assert.ok(late.ms < 3000, `${late.ms} ms`)
+    assert.ok(late.ms < patience(), `${late.ms} ms`)
     assert.equal(late.code, 1)
     writeFileSync(
       home.path('etc/plugins/auth-pgsql.conf'),

@@ -38,7 +38,7 @@ export interface Scene {
   /** Every problem of the files under etc/, those of plugins included. */
   readonly problems: string | undefined
   readonly broker: BrokerState
-  /** What is shown of a path. */
+  /** What is shown of a path: its part below the home. */
   near(file: string): string
 }
 

@@ -6,9 +6,9 @@ import { wordOf } from '../failure.js'
 import { lastLines } from '../logs.js'
 import type { Check, Finding, Scene } from './finding.js'
 
-export const configuration: Check = ({ problems, home, near }) => [
+export const configuration: Check = ({ problems, home }) => [
   problems === undefined
-    ? { check: 'configuration', verdict: 'ok', found: `${near(home.conf)} and what it names are valid`, why: refused }
+    ? { check: 'configuration', verdict: 'ok', found: `${home.conf} and what it names are valid`, why: refused }
     : { check: 'configuration', verdict: 'error', found: problems, why: refused, mend: ['broker check'] }
 ]
 
