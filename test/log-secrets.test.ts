@@ -3,11 +3,23 @@ import assert from 'node:assert/strict'
 import { request } from 'node:http'
 import net from 'node:net'
 import { after, test } from 'node:test'
+import { AdminClient } from '../src/admin/client.js'
 import { createLog } from '../src/log.js'
 import { Server } from '../src/server.js'
 import { readSettings } from '../src/settings.js'
 import { startPostgres } from './support/postgres.js'
-import { client, makeHome, packet, RawClient, Speaker, text, until } from './support/server.js'
+import { ScramClient } from './support/scram.js'
+import {
+  client,
+  makeHome,
+  type Property,
+  packet,
+  propertyBytes,
+  RawClient,
+  Speaker,
+  text,
+  until
+} from './support/server.js'
 
 const secret = (what: string): string => `hush-${what}-7f3a`
 
@@ -45,7 +57,10 @@ test('no password and no payload comes into the log, whatever a client or an ope
       'auth.pgsql.password_hash = plain',
       more
     ].join('\n')
-  const home = makeHome(t, { conf: conf.join('\n'), plugins: { 'auth-pgsql': plugin(postgres.password) } })
+  const home = makeHome(t, {
+    conf: conf.join('\n'),
+    plugins: { 'auth-pgsql': plugin(postgres.password), 'auth-scram': 'auth.scram.iterations = 4096' }
+  })
   const lines: string[] = []
   const write = (line: string): void => void lines.push(line)
   const log = createLog({ level: 'debug', format: 'text', write }, { level: 'debug', format: 'json', write })
@@ -105,6 +120,23 @@ test('no password and no payload comes into the log, whatever a client or an ope
   await garbage.closed
   await badHttp(port('ws:test'))
   await badTls(port('ssl:test'))
+
+  // SCRAM, where only proofs travel; with the right password and a wrong one.
+  await server.plugins.load('auth_scram')
+  await new AdminClient(home.adminSocket).call('scram add', { username: 'lamp', password: secret('scram') })
+  for (const password of [secret('scram'), secret('wrong')]) {
+    const scram = new ScramClient('lamp', password)
+    const data = (text: string): Property[] => [
+      [0x15, 'SCRAM-SHA-256'],
+      [0x16, text]
+    ]
+    const lamp = await Speaker.connect(t, at, { version: 5, id: 'lamp', properties: data(scram.first) })
+    const challenge = String(lamp.connack.properties.find(([id]) => id === 0x16)?.[1])
+    lamp.send(packet(0xf0, 0x18, propertyBytes(data(scram.final(challenge)))))
+    assert.equal((await lamp.next()).code, password === secret('scram') ? 0 : 0x87)
+    await lamp.drop()
+  }
+  await server.plugins.unload('auth_scram')
 
   // Users, right and wrong, and a database that has other words than ours or goes away.
   await server.plugins.load('auth_pgsql')

@@ -96,6 +96,7 @@ export const secrets: Check = scene => {
   )
   const findings = [
     ...[...keys].flatMap(file => readable(file, 'error', 'who has the key can pose as the broker', near)),
+    ...readable(join(home.data, 'scram_users'), 'error', 'who has it can try passwords against it', near),
     ...withPassword.flatMap(file => readable(file, 'warning', 'there is a password in it', near))
   ]
   const looked = keys.size + withPassword.length
