@@ -10,6 +10,17 @@ import { plugins } from './plugins.js'
 import { scram } from './scram.js'
 import { status } from './status.js'
 
-export const commands = { ...status, ...acl, ...clients, ...plugins, ...scram, ...listeners, ...alarms, ...node, ...log, ...complete }
+export const commands = {
+  ...status,
+  ...acl,
+  ...clients,
+  ...plugins,
+  ...scram,
+  ...listeners,
+  ...alarms,
+  ...node,
+  ...log,
+  ...complete
+}
 
 export type Commands = typeof commands
