@@ -18,6 +18,7 @@ import type { Server } from '../server.js'
 
 const httpStatus: Record<ErrorCode, number> = {
   BAD_REQUEST: 400,
+  QUOTA_EXCEEDED: 507,
   NOT_FOUND: 404,
   CONFLICT: 409,
   CONFIG_INVALID: 422,

@@ -57,6 +57,9 @@ export class Message {
   frameAt = -1
   frameVersion = 0
   frameFlags = 0
+  /** Stored sessions that must keep it, and the number of its record where that is shared; 0 is none. */
+  keepers = 0
+  number = 0
   #owned = false
   #copy: Message | undefined = undefined
 

@@ -34,6 +34,8 @@ export interface Route<S> {
 
 export interface ShareGroup<S> {
   readonly name: string
+  /** As its members wrote it: `$share/g/a/#`. */
+  readonly filter: string
   readonly members: Subscription<S>[]
   /** Where the strategy stands; its meaning is the strategy's. */
   cursor: number
@@ -84,7 +86,7 @@ export class Router<S> {
     } else {
       const shared = entry.groups.get(group)
       if (shared === undefined) {
-        entry.groups.set(group, { name: group, members: [subscription], cursor: 0 })
+        entry.groups.set(group, { name: group, filter: subscription.filter, members: [subscription], cursor: 0 })
         isNew = true
       } else {
         const at = memberAt(shared, subscription.subscriber, subscription.filter)
