@@ -56,6 +56,8 @@ export class Keeper {
   readonly waits: boolean
   #receipt: Receipt | undefined
   #isGathering = false
+  /** Messages go from one session to another: they must be with the second before the first has them no longer. */
+  isMoving = false
   #lastSession = 0
   #lastMessage = 0
   readonly #retained = new Map<string, RetainedChange>()
@@ -165,7 +167,7 @@ export class SessionKeep implements Change {
   /** The message is to be kept until it is forgotten. Gives it its packet id. @param isUnderWay to a client that is there. */
   add(outgoing: Outgoing, isUnderWay: boolean): void {
     const entry = this.#entry(outgoing, ++this.#sequence)
-    if (outgoing.qos === 1 && isUnderWay) this.journal.unlessRevoked(entry)
+    if (outgoing.qos === 1 && isUnderWay && !this.#keeper.isMoving) this.journal.unlessRevoked(entry)
     else this.journal.soon(entry)
   }
 
@@ -340,19 +342,20 @@ export class Entry implements Revocable {
   received(): void {
     if (this.#state === gone) return
     const release = new Release(this, this.#session, this.#outgoing)
-    if (this.#keeper.waits) this.#keeper.journal.soon(release)
-    else {
+    if (this.#keeper.waits) {
+      this.isReleasing = true
+      this.#keeper.journal.soon(release)
+    } else {
       this.#keeper.journal.eventually(release)
       this.#session.released(this.#outgoing)
     }
   }
 
+  /** That the client has the message is not on disk yet, so PUBREL waits. */
+  isReleasing = false
+
   get isGone(): boolean {
     return this.#state === gone
-  }
-
-  get waits(): boolean {
-    return this.#keeper.waits
   }
 
   #leave(): void {
@@ -394,7 +397,9 @@ class Release implements Change {
   }
 
   committed(): void {
-    if (this.#entry.waits && !this.#entry.isGone) this.#session.released(this.#outgoing)
+    if (!this.#entry.isReleasing || this.#entry.isGone) return
+    this.#entry.isReleasing = false
+    this.#session.released(this.#outgoing)
   }
 
   failed(): boolean {

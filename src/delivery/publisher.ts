@@ -6,12 +6,14 @@
 import { isUtf8 } from 'node:buffer'
 import type { Outbox } from '../net/outbox.js'
 import type { QoS } from '../wire/frame.js'
-import { ackWithReason, checkResponseTopic } from '../wire/packets.js'
+import { checkResponseTopic } from '../wire/packets.js'
 import { In, readProperties } from '../wire/properties.js'
 import { Reader } from '../wire/reader.js'
 import { malformed, PacketError, protocolError, Reason, type ReasonCode } from '../wire/reason-codes.js'
 import { isTopicName, levelsOf } from '../wire/topic.js'
+import { Acks } from './acks.js'
 import type { Hub } from './hub.js'
+import { Receipt } from './keeper.js'
 import { Message } from './message.js'
 import type { Match } from './router.js'
 import type { Session } from './session.js'
@@ -36,13 +38,17 @@ export interface Gatekeeper {
   readonly checkPayloadFormat: boolean
 }
 
+/** Of a message that the store has no room for. */
+const refused = new Receipt()
+refused.failed = true
+
 /** The view of the message in hand; one is enough, since nothing else happens while it is looked at. */
 const view = new Message()
 
 export class Publisher {
   readonly #hub: Hub
   readonly #session: Session
-  readonly #out: Outbox
+  readonly #acks: Acks
   readonly #gate: Gatekeeper
   readonly #isVersion5: boolean
   #aliases: Map<number, string> | undefined
@@ -57,7 +63,7 @@ export class Publisher {
   constructor(hub: Hub, session: Session, out: Outbox, gate: Gatekeeper, isVersion5: boolean) {
     this.#hub = hub
     this.#session = session
-    this.#out = out
+    this.#acks = new Acks(out, isVersion5, packetId => session.release(packetId))
     this.#gate = gate
     this.#isVersion5 = isVersion5
   }
@@ -119,7 +125,7 @@ export class Publisher {
 
   /** PUBREL: the message may be forgotten; false when it was not known [MQTT-4.3.3-11]. */
   release(packetId: number): boolean {
-    return this.#session.awaitingRel.delete(packetId)
+    return this.#session.release(packetId)
   }
 
   /** The topic's text, if it is not the last one again. */
@@ -193,7 +199,7 @@ export class Publisher {
     if (message.qos === 2) {
       const { awaitingRel } = this.#session
       if (awaitingRel.has(packetId)) {
-        this.#out.acknowledge(0x50, packetId) // it has been routed already [MQTT-4.3.3-10]
+        this.#acknowledge(2, packetId, Reason.SUCCESS) // it has been routed already [MQTT-4.3.3-10]
         return undefined
       }
       if (awaitingRel.size >= this.#gate.maxAwaitingRel) {
@@ -203,7 +209,8 @@ export class Publisher {
     const verdict = this.#gate.mayPublish(message.topic)
     if (verdict === true && this.#gate.filter === undefined) {
       this.#accept(message, packetId, this.#matched())
-      return undefined
+      const { maxAwaitingRel } = this.#gate
+      return this.#acks.length < maxAwaitingRel ? undefined : this.#acks.roomy(maxAwaitingRel)
     }
     if (verdict === false) {
       this.#deny(message, packetId)
@@ -233,13 +240,27 @@ export class Publisher {
     const mounted = this.#gate.mountpoint !== ''
     const message = mounted ? judged.under(this.#gate.mountpoint) : judged
     const match = mounted ? undefined : known
-    if (message.qos === 2) {
-      const { awaitingRel } = this.#session
-      if (awaitingRel.has(packetId)) return this.#acknowledge(2, packetId, Reason.SUCCESS) // while it was judged
-      this.#session.awaitRelease(packetId) // before it is routed, or a second one would be too
+    const { qos } = message
+    if (qos === 2 && this.#session.awaitingRel.has(packetId)) {
+      return this.#acknowledge(2, packetId, Reason.SUCCESS) // while it was judged
     }
+    const { keeper } = this.#hub
+    if (qos === 0 || keeper === undefined) {
+      if (qos === 2) this.#session.awaitRelease(packetId) // before it is routed, or a second one would be too
+      const receivers = this.#hub.publish(message, match)
+      return this.#acknowledge(qos, packetId, receivers === 0 ? Reason.NO_MATCHING_SUBSCRIBERS : Reason.SUCCESS)
+    }
+    if (
+      keeper.journal.isFailing &&
+      (this.#hub.isKept(message, match) || (qos === 2 && this.#session.keep !== undefined))
+    ) {
+      return this.#acknowledge(qos, packetId, Reason.SUCCESS, refused)
+    }
+    keeper.gather()
+    if (qos === 2) this.#session.awaitRelease(packetId)
     const receivers = this.#hub.publish(message, match)
-    this.#acknowledge(message.qos, packetId, receivers === 0 ? Reason.NO_MATCHING_SUBSCRIBERS : Reason.SUCCESS)
+    const receipt = keeper.gathered()
+    this.#acknowledge(qos, packetId, receivers === 0 ? Reason.NO_MATCHING_SUBSCRIBERS : Reason.SUCCESS, receipt)
   }
 
   #deny(message: Message, packetId: number): void {
@@ -247,15 +268,8 @@ export class Publisher {
     this.#acknowledge(message.qos, packetId, Reason.NOT_AUTHORIZED)
   }
 
-  #acknowledge(qos: QoS, packetId: number, reason: ReasonCode): void {
-    if (qos === 0) return
-    const header = qos === 1 ? 0x40 : 0x50
-    if (!this.#isVersion5 || reason === Reason.SUCCESS) {
-      this.#out.acknowledge(header, packetId)
-      return
-    }
-    const bytes = ackWithReason(header, packetId, reason)
-    this.#out.write(bytes)
+  #acknowledge(qos: QoS, packetId: number, reason: ReasonCode, receipt?: Receipt): void {
+    if (qos > 0) this.#acks.add(receipt, qos === 1 ? 0x40 : 0x50, packetId, reason)
   }
 }
 

@@ -25,8 +25,15 @@ export class RetainedMessages {
    */
   set(message: Message, expiryMs = 0): void {
     if (message.payloadLength === 0) return this.#remove(message.topic)
+    const kept = expiryMs > 0 && message.expiresAt === 0 ? message.until(Date.now() + expiryMs) : message.kept()
+    this.put(message.topic, kept)
+  }
+
+  /** Undefined removes it. */
+  put(topic: string, message: Message | undefined): void {
+    if (message === undefined) return this.#remove(topic)
     let at = this.#root
-    for (const level of message.topic.split('/')) {
+    for (const level of topic.split('/')) {
       at.children ??= new Map()
       let child = at.children.get(level)
       if (child === undefined) {
@@ -36,7 +43,7 @@ export class RetainedMessages {
       at = child
     }
     if (at.message === undefined) this.#size++
-    at.message = expiryMs > 0 && message.expiresAt === 0 ? message.until(Date.now() + expiryMs) : message.kept()
+    at.message = message
   }
 
   get(topic: string): Message | undefined {

@@ -125,6 +125,12 @@ export class Router<S> {
     return true
   }
 
+  /** Of the members' filter as they write it; undefined when it has none. */
+  group(written: string): ShareGroup<S> | undefined {
+    const { group = '', filter } = splitShared(written)
+    return this.#find(filter)?.groups.get(group)
+  }
+
   match(topic: string): Match<S> {
     const known = this.#cache.get(topic)
     if (known !== undefined) return known

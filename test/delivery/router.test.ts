@@ -71,7 +71,7 @@ class NaiveRouter {
           identifiers: mine.map(({ identifier }) => identifier).filter(identifier => identifier !== 0)
         }
       }),
-      groups: [...groups].map(([filter, members]) => ({ name: splitShared(filter).group!, members, cursor: 0 }))
+      groups: [...groups].map(([filter, members]) => ({ name: splitShared(filter).group!, filter, members, cursor: 0 }))
     })
   }
 }
