@@ -11,7 +11,7 @@ import { serveAdmin } from './admin/server.js'
 import { Alarms } from './alarms.js'
 import { commands } from './commands/index.js'
 import { type BrokerOptions, listenersOf } from './config/broker-options.js'
-import { Broker } from './control/broker.js'
+import { Broker, type Kept } from './control/broker.js'
 import { BrokerError } from './errors.js'
 import { type Home, version } from './home.js'
 import { Hooks } from './hooks.js'
@@ -21,6 +21,8 @@ import { ensureCertificates } from './net/certificates.js'
 import { Listener } from './net/listener.js'
 import { type Brought, PluginHost, pluginPaths } from './plugins.js'
 import type { Settings } from './settings.js'
+import { usualTimes } from './store/journal.js'
+import { openStore } from './store/open.js'
 
 /** `drain`: what was written goes out first; `fast`: it does not. */
 export type StopMode = 'drain' | 'fast'
@@ -83,7 +85,8 @@ export class Server {
       const path = home?.path ?? ((file: string) => file)
       if (home !== undefined) await makeCertificates(options, home, log)
       const alarms = new Alarms(log)
-      const broker = await Broker.create(options.mqtt, access, hooks, log, alarms)
+      const kept = home === undefined ? undefined : await openKept(options.store, home, log, alarms)
+      const broker = await Broker.create(options.mqtt, access, hooks, log, alarms, kept)
       const plugins = new PluginHost(
         {
           ...pluginPaths(path, options.mqtt.plugins),
@@ -107,6 +110,7 @@ export class Server {
       server = new Server({ options, home, log, hooks, access, alarms, broker, plugins, listeners })
       server.#undo.push(unlock, () => broker.close())
       if (home !== undefined) server.#undo.push(await serveAdmin(home, commands, server))
+      await server.#restore()
       server.#undo.push(() => plugins.stopAll())
       if (home !== undefined) await plugins.loadRemembered()
       for (const { plugin, options: given } of brought) await plugins.adopt(plugin, given)
@@ -135,6 +139,20 @@ export class Server {
     return this.#phase
   }
 
+  /** What a start is at that takes its time, in words. */
+  doing: string | undefined
+
+  async #restore(): Promise<void> {
+    const from = performance.now()
+    const restored = await this.broker.restore(records => {
+      this.doing = `reading the store: ${records} records`
+      if (records % 500_000 === 0) this.log.info(this.doing)
+    })
+    this.doing = undefined
+    if (restored === undefined) return
+    this.log.info('store is read', { ...restored, ms: Math.round(performance.now() - from) })
+  }
+
   /** Stops once; whoever asks again waits for the same end. Never takes longer than `timeoutMs` to let clients go. */
   async stop(mode: StopMode = 'drain', timeoutMs = 10_000): Promise<void> {
     this.#stopping ??= this.#stop(mode, timeoutMs)
@@ -150,6 +168,30 @@ export class Server {
     for (const undo of this.#undo.splice(0).reverse()) await undo()
     this.log.info('broker is stopped')
     this.#isStopped()
+  }
+}
+
+/** Undefined where nothing outlives the process, because that was asked for or because it cannot be had. */
+async function openKept(
+  { type, dir, required, sync, syncInterval }: BrokerOptions['store'],
+  home: Home,
+  log: LogRoot,
+  alarms: Alarms
+): Promise<Kept | undefined> {
+  if (type === 'memory') return undefined
+  try {
+    const { store, putAside } = await openStore(home.path(dir), { sync })
+    if (putAside !== undefined) {
+      alarms.raise('store_damaged', 'critical', 'the store was damaged and put aside; the broker began with an empty one', putAside)
+    }
+    const every = { gather: syncInterval, grace: syncInterval, lazy: syncInterval, retry: usualTimes.retry }
+    return { store, waits: sync === 'commit', times: sync === 'interval' ? every : usualTimes }
+  } catch (err) {
+    if (required || !(err instanceof BrokerError) || err.code !== 'UNAVAILABLE') throw err
+    alarms.raise('store_missing', 'critical', 'there is no store: what the broker keeps is lost when it ends', {
+      why: err.message
+    })
+    return undefined
   }
 }
 

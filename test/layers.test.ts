@@ -15,6 +15,7 @@ const may: Record<string, string[]> = {
     'commands/',
     'config/',
     'control/',
+    'store/',
     'errors',
     'home',
     'hooks',
@@ -50,7 +51,8 @@ const may: Record<string, string[]> = {
   'admin/client': ['errors'],
   'commands/': ['commands/', 'errors'],
   'control/': ['control/', 'delivery/', 'errors', 'net/', 'wire/'],
-  'delivery/': ['delivery/', 'wire/'],
+  'delivery/': ['delivery/', 'store/', 'wire/'],
+  'store/': ['errors', 'store/'],
   'access/': ['access/', 'config/', 'errors', 'wire/', 'words'],
   'net/': ['config/values', 'errors', 'net/', 'wire/'],
   'wire/': ['wire/'],
@@ -69,7 +71,8 @@ const owner: Record<string, string> = {
   'reflect-metadata': 'net/certificates',
   pino: 'log',
   'rotating-file-stream': 'log-files',
-  bcrypt: 'access/password'
+  bcrypt: 'access/password',
+  lmdb: 'store/lmdb-file'
 }
 
 const src = fileURLToPath(new URL('../../src', import.meta.url))

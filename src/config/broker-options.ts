@@ -167,6 +167,13 @@ export const brokerSchema = {
     sharedSubscriptionStrategy: oneOf(['random', 'round_robin', 'sticky', 'hash_clientid', 'hash_topic'], 'random'),
     plugins: { etcDir: text('etc/plugins/'), loadedFile: text('data/loaded_plugins') }
   },
+  store: {
+    type: oneOf(['lmdb', 'memory'], 'lmdb'),
+    dir: text('data/store'),
+    required: flag(false),
+    sync: oneOf(['commit', 'interval', 'off'], 'commit'),
+    syncInterval: duration('1s')
+  },
   listener: {
     tcp: named({ ...common, peerCertAsUsername: peerName }),
     ssl: named({ ...common, ...tls }),

@@ -9,20 +9,36 @@ import type { Access } from '../access/access.js'
 import type { Alarms } from '../alarms.js'
 import type { MqttOptions } from '../config/broker-options.js'
 import { Hub } from '../delivery/hub.js'
+import { Keeper } from '../delivery/keeper.js'
 import { Message } from '../delivery/message.js'
 import { Priorities } from '../delivery/mqueue.js'
 import type { Session, SessionLimits } from '../delivery/session.js'
-import { BrokerError } from '../errors.js'
+import { BrokerError, messageOf } from '../errors.js'
 import type { ClientInfo, Message as HookMessage, Hooks } from '../hooks.js'
 import type { Log } from '../log.js'
 import { Connection, type Origin } from '../net/connection.js'
 import { DeadlineWheel } from '../net/keepalive.js'
+import type { JournalEvents, JournalTimes } from '../store/journal.js'
+import type { Store } from '../store/store.js'
 import { isTopicName, levelsOf } from '../wire/topic.js'
 import { ConnectionLife } from './aedes.js'
 import type { AedesStream } from './aedes-stream.js'
 import { type Control, Front } from './front.js'
 import { Overseer } from './overseer.js'
+import { aliveKey, type Restored, restore } from './restore.js'
 import { Sessions } from './sessions.js'
+import { willFrom } from './will.js'
+
+/** How often the store is told that the broker runs: as much is unknown of when it ended, if it was killed. */
+const aliveMs = 30_000
+
+/** What outlives the process, and how. */
+export interface Kept {
+  readonly store: Store
+  /** Whether acknowledgements wait for the disk. */
+  readonly waits: boolean
+  readonly times: JournalTimes
+}
 
 /** Bytes that may wait for a client that reads slowly, beside its queue. */
 const maxPendingBytes = 1024 * 1024
@@ -45,29 +61,71 @@ export class Broker {
   /** The last of those who come in under a client id, one after the other. */
   readonly #turns = new Map<string, Promise<void>>()
 
-  private constructor(options: MqttOptions, access: Access, hooks: Hooks, log: Log, alarms: Alarms) {
+  readonly #kept: Kept | undefined
+  #alive: NodeJS.Timeout | undefined
+
+  private constructor(
+    options: MqttOptions,
+    access: Access,
+    hooks: Hooks,
+    log: Log,
+    alarms: Alarms,
+    kept: Kept | undefined
+  ) {
+    this.#kept = kept
     this.#options = options
     this.#access = access
     this.#hooks = hooks
     this.#log = log
     const { session, retain } = options
-    this.hub = new Hub({
-      shareStrategy: options.sharedSubscriptionStrategy,
-      maxRetained: retain.maxMessageNum,
-      maxRetainedPayload: retain.maxPayloadSize,
-      ignoreLoopDeliver: session.ignoreLoopDeliver,
-      upgradeQos: session.upgradeQos,
-      retainExpiry: retain.expiryInterval
-    })
+    const keeper = kept === undefined ? undefined : new Keeper(kept.store, storeAlarms(alarms), kept)
+    this.hub = new Hub(
+      {
+        shareStrategy: options.sharedSubscriptionStrategy,
+        maxRetained: retain.maxMessageNum,
+        maxRetainedPayload: retain.maxPayloadSize,
+        ignoreLoopDeliver: session.ignoreLoopDeliver,
+        upgradeQos: session.upgradeQos,
+        retainExpiry: retain.expiryInterval
+      },
+      keeper
+    )
     const host = new Overseer(this.#wheel, alarms, log)
     this.sessions = new Sessions(this.hub, limitsOf(options), this.#wheel, host)
     this.#control = this.#makeControl()
   }
 
-  static async create(options: MqttOptions, access: Access, hooks: Hooks, log: Log, alarms: Alarms): Promise<Broker> {
-    const broker = new Broker(options, access, hooks, log, alarms)
+  /** @param kept undefined where nothing outlives the process. */
+  static async create(
+    options: MqttOptions,
+    access: Access,
+    hooks: Hooks,
+    log: Log,
+    alarms: Alarms,
+    kept?: Kept
+  ): Promise<Broker> {
+    const broker = new Broker(options, access, hooks, log, alarms, kept)
     broker.#life = await ConnectionLife.create(broker.#decisions(), { idleTimeoutMs: options.client.idleTimeout })
     return broker
+  }
+
+  /** Reads what the store has. @param progress told now and then how many records have been read. */
+  async restore(progress: (records: number) => void): Promise<Restored | undefined> {
+    const { keeper } = this.hub
+    if (this.#kept === undefined || keeper === undefined) return undefined
+    const restored = await restore({
+      store: this.#kept.store,
+      keeper,
+      hub: this.hub,
+      sessions: this.sessions,
+      maxInflight: this.#options.session.maxInflight,
+      willFrom: record => willFrom(record, (...who) => this.#access.identity(...who), this.#control),
+      progress
+    })
+    const alive = (): void => keeper.put('meta', aliveKey, timeNow())
+    alive()
+    this.#alive = setInterval(alive, aliveMs).unref()
+    return restored
   }
 
   /** Takes over a transport that a listener accepted. */
@@ -141,6 +199,10 @@ export class Broker {
     this.hangUpAll()
     await this.#life?.close()
     this.#wheel.stop()
+    clearInterval(this.#alive)
+    const { keeper } = this.hub
+    keeper?.put('meta', aliveKey, timeNow())
+    await keeper?.journal.close()
   }
 
   #find(clientId: string): Front {
@@ -283,6 +345,24 @@ export class Broker {
       return null
     }
     return message.remade(next.topic, next.payload, next.retain)
+  }
+}
+
+function timeNow(): Buffer {
+  const bytes = Buffer.alloc(8)
+  bytes.writeDoubleLE(Date.now())
+  return bytes
+}
+
+const storeAlarm = 'store_unwritable'
+
+function storeAlarms(alarms: Alarms): JournalEvents {
+  return {
+    failed: err =>
+      alarms.raise(storeAlarm, 'critical', 'the store cannot be written: messages that it must keep are refused', {
+        why: messageOf(err)
+      }),
+    recovered: () => alarms.clear(storeAlarm)
   }
 }
 

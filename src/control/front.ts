@@ -13,7 +13,8 @@ import { randomUUID } from 'node:crypto'
 import type { Admission, Identity } from '../access/access.js'
 import { OutgoingAliases } from '../delivery/encode.js'
 import type { Hub } from '../delivery/hub.js'
-import { Message } from '../delivery/message.js'
+import type { Receipt } from '../delivery/keeper.js'
+import type { Message } from '../delivery/message.js'
 import { type Gatekeeper, Publisher } from '../delivery/publisher.js'
 import type { Link, Session } from '../delivery/session.js'
 import type { Action, ClientInfo, EndReason } from '../hooks.js'
@@ -44,7 +45,8 @@ import { malformed, PacketError, protocolError, Reason, type ReasonCode } from '
 import { mounted, splitShared } from '../wire/topic.js'
 import { AedesStream } from './aedes-stream.js'
 import { type Authority, Exchange } from './exchange.js'
-import type { LastWill, Sessions } from './sessions.js'
+import type { Opened, Sessions } from './sessions.js'
+import { LastWill } from './will.js'
 
 export interface FrontOptions {
   /** Bytes. */
@@ -120,6 +122,7 @@ export class Front implements Handler, Gatekeeper, Link {
   #fault: ReasonCode | undefined
   #saidGoodbye = false
   #willStays = false
+  #will: LastWill | undefined
   readonly #rate: RateLimit | undefined
   #pause: NodeJS.Timeout | undefined
 
@@ -434,9 +437,13 @@ export class Front implements Handler, Gatekeeper, Link {
     else if (type === PacketType.PUBREC) {
       if (!session.received(packetId, reason >= 0x80) && reason < 0x80) this.#answer(0x62, packetId)
     } else {
+      const { keeper } = this.#control.hub
+      keeper?.gather()
       const known = this.#publisher!.release(packetId)
-      if (known) this.out.acknowledge(0x70, packetId)
-      else this.#answer(0x70, packetId)
+      const receipt = keeper?.gathered()
+      if (!known) this.#answer(0x70, packetId)
+      else if (receipt === undefined) this.out.acknowledge(0x70, packetId)
+      else this.#when(receipt, () => this.out.acknowledge(0x70, packetId))
     }
   }
 
@@ -504,8 +511,25 @@ export class Front implements Handler, Gatekeeper, Link {
       this.connection.hangUp('refused')
       return
     }
-    const { session, present } = this.#control.sessions.open(this.#clientId, cleanStart, expiry)
-    this.#session = session
+    const { will } = connect
+    if (will !== undefined) this.#will = new LastWill(will, this.#identity, this.mountpoint, this.#control)
+    const opened = this.#control.sessions.open(this.#clientId, cleanStart, expiry, this.#will)
+    this.#session = opened.session
+    this.#when(opened.receipt, () => this.#enter(opened, promises))
+  }
+
+  /** @param done when what was asked for is on disk; not at all when the connection is gone by then. */
+  #when(receipt: Receipt | undefined, done: () => void): void {
+    if (receipt?.isOpen !== true) return done()
+    receipt.settled = {
+      receiptSettled: () => {
+        if (!this.connection.closed) done()
+      }
+    }
+  }
+
+  #enter({ session, present }: Opened, promises: Properties): void {
+    const { version } = this.#connect!
     this.#droppedBefore = session.dropped
     const answer = connack(version, present && version !== 3, 0, promises)
     this.out.write(answer)
@@ -546,6 +570,8 @@ export class Front implements Handler, Gatekeeper, Link {
     const version = this.#connect!.version
     const refusal = (reason: ReasonCode): number => (version === 5 ? reason : 0x80)
     const feeds: (() => void)[] = []
+    const added: string[] = []
+    hub.keeper?.gather()
     const codes = requests.map((request, i) => {
       const { qos, noLocal, retainAsPublished, retainHandling } = request
       const filter = mounted(this.mountpoint, request.filter)
@@ -554,6 +580,7 @@ export class Front implements Handler, Gatekeeper, Link {
       if (full && !session.subscriptions.has(filter)) return refusal(Reason.QUOTA_EXCEEDED)
       const subscription = { subscriber: session, filter, qos, noLocal, retainAsPublished, identifier }
       const { isNew } = hub.subscribe(subscription)
+      if (isNew) added.push(filter)
       this.#control.subscribed(this, request.filter, qos)
       const shared = splitShared(filter).group !== undefined // no retained messages (MQTT 5, section 4.8.2)
       if (!shared && (retainHandling === 0 || (retainHandling === 1 && isNew))) {
@@ -561,24 +588,33 @@ export class Front implements Handler, Gatekeeper, Link {
       }
       return qos
     })
-    const answer = suback(version, packetId, codes)
-    this.out.write(answer)
-    this.#asked = undefined
-    for (const feed of feeds) feed()
-    this.connection.resume()
+    const receipt = hub.keeper?.gathered()
+    this.#when(receipt, () => {
+      if (receipt?.failed) for (const filter of added) hub.unsubscribe(session, filter)
+      const isKept = receipt?.failed !== true
+      const answer = suback(version, packetId, isKept ? codes : codes.map(() => refusal(Reason.QUOTA_EXCEEDED)))
+      this.out.write(answer)
+      this.#asked = undefined
+      if (isKept) for (const feed of feeds) feed()
+      this.connection.resume()
+    })
   }
 
   #unsubackFromAedes(): void {
     const { packetId, filters } = this.#asked as Unsubscribe
+    const { keeper } = this.#control.hub
+    keeper?.gather()
     const codes = filters.map(filter => {
       const was = this.#control.hub.unsubscribe(this.#session!, mounted(this.mountpoint, filter))
       if (was) this.#control.unsubscribed(this, filter)
       return was ? Reason.SUCCESS : Reason.NO_SUBSCRIPTION_EXISTED
     })
-    const answer = unsuback(this.#connect!.version, packetId, codes)
-    this.out.write(answer)
-    this.#asked = undefined
-    this.connection.resume()
+    this.#when(keeper?.gathered(), () => {
+      const answer = unsuback(this.#connect!.version, packetId, codes)
+      this.out.write(answer)
+      this.#asked = undefined
+      this.connection.resume()
+    })
   }
 
   // ── the connection ─────────────────────────────────────────────────────────
@@ -604,30 +640,7 @@ export class Front implements Handler, Gatekeeper, Link {
     clearTimeout(this.#pause)
     const session = this.#session
     if (session === undefined) return
-    this.#control.sessions.leave(session, this.#saidGoodbye && !this.#willStays ? undefined : this.#will())
-  }
-
-  #will(): LastWill | undefined {
-    const will = this.#connect?.will
-    const identity = this.#identity
-    if (will === undefined || identity === undefined) return undefined
-    const { topic, payload, qos, retain, properties, delay } = will
-    const { hub, log } = this.#control
-    const { mountpoint } = this
-    const publish = async (): Promise<void> => {
-      if (!(await this.#control.authorize(identity, 'publish', topic))) return
-      const from = identity.client.clientId
-      let message: Message | null = Message.withProperties(topic, payload, { qos, retain, from }, properties)
-      if (this.#control.filter !== undefined) message = await this.#control.filter(message)
-      if (message === null) return
-      if (mountpoint !== '') message = message.under(mountpoint)
-      hub.publish(message)
-    }
-    return {
-      delay,
-      publish: () =>
-        void publish().catch((err: unknown) => log.error('will', { clientId: identity.client.clientId, err }))
-    }
+    this.#control.sessions.leave(session, this.#saidGoodbye && !this.#willStays ? undefined : this.#will)
   }
 
   who(): object {

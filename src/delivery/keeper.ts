@@ -77,7 +77,9 @@ export class Keeper {
   /** Undefined when nothing has to be kept, or nobody waits for it. */
   gathered(): Receipt | undefined {
     this.#isGathering = false
-    return this.#receipt
+    const receipt = this.#receipt
+    this.#receipt = undefined
+    return receipt
   }
 
   /** The receipt of what is going on; undefined when nobody waits for that. */
@@ -119,6 +121,11 @@ export class Keeper {
     this.#retained.set(topic, change)
     if (receipt === undefined) this.journal.eventually(change)
     else this.journal.soon(change)
+  }
+
+  /** Nobody waits for it. */
+  put(table: Table, key: Uint8Array, value: Uint8Array): void {
+    this.journal.eventually(new Write(table, key, value, undefined))
   }
 
   remove(table: Table, key: Uint8Array): void {
@@ -206,7 +213,7 @@ export class SessionKeep implements Change {
 
   /** PUBREL came, the id is free. */
   incomingReleased(packetId: number): void {
-    this.journal.soon(new Removal('incoming', pairKey(this.id, packetId), this.#keeper.receipt()))
+    this.journal.soon(new Freed('incoming', pairKey(this.id, packetId), this.#keeper.receipt()))
   }
 
   /** The session's record has changed. */
@@ -279,7 +286,7 @@ export class Entry implements Revocable {
 
   /** Whether the message may be sent: one of QoS 2 only under an id that is on disk. */
   get isSafe(): boolean {
-    return this.#state === kept || this.#outgoing.qos < 2 || !this.#keeper.waits
+    return this.#state >= kept || this.#outgoing.qos < 2 || !this.#keeper.waits
   }
 
   get key(): Buffer {
@@ -340,7 +347,7 @@ export class Entry implements Revocable {
 
   /** The client has the message, not yet the end of the exchange: from now on there is only PUBREL to be sent. */
   received(): void {
-    if (this.#state === gone) return
+    if (this.#state === gone) return this.#session.released(this.#outgoing)
     const release = new Release(this, this.#session, this.#outgoing)
     if (this.#keeper.waits) {
       this.isReleasing = true
@@ -495,8 +502,17 @@ class Removal implements Change {
     this.#receipt?.closes()
   }
 
-  /** It is tried again; who waits for it goes on waiting. */
+  /** It is tried again, and a client that leaves or unsubscribes is not kept waiting for that. */
   failed(): boolean {
+    this.#receipt?.closes()
+    this.#receipt = undefined
+    return true
+  }
+}
+
+/** The id of a QoS 2 message is free. The client is not told before it is: it would use the id for another message. */
+class Freed extends Removal {
+  override failed(): boolean {
     return true
   }
 }
@@ -504,7 +520,7 @@ class Removal implements Change {
 /** A change that somebody waits for. */
 class Waiting implements Change {
   readonly #change: Change
-  readonly #receipt: Receipt
+  #receipt: Receipt | undefined
 
   constructor(change: Change, receipt: Receipt) {
     this.#change = change
@@ -517,10 +533,12 @@ class Waiting implements Change {
 
   committed(): void {
     this.#change.committed()
-    this.#receipt.closes()
+    this.#receipt?.closes()
   }
 
   failed(): boolean {
+    this.#receipt?.closes()
+    this.#receipt = undefined
     return this.#change.failed()
   }
 }

@@ -71,7 +71,7 @@ const never = 0x3fffffff
 
 export class Session implements Watched, Keeping {
   readonly clientId: string
-  readonly createdAt = new Date()
+  readonly createdAt: Date
   readonly subscriptions = new Map<string, Subscription<Session>>()
   /** Packet ids of QoS 2 messages that came in and were not yet released [MQTT-4.3.3-2], and the wheel's tick then. */
   readonly awaitingRel = new Map<number, number>()
@@ -104,8 +104,9 @@ export class Session implements Watched, Keeping {
   missed = 0
 
   /** @param host without one nothing is done on a timer, and nobody told. */
-  constructor(clientId: string, limits: SessionLimits, host?: SessionHost) {
+  constructor(clientId: string, limits: SessionLimits, host?: SessionHost, createdAt = new Date()) {
     this.clientId = clientId
+    this.createdAt = createdAt
     this.#limits = limits
     this.#host = host
     this.#wheel = host?.wheel
@@ -396,13 +397,20 @@ export class Session implements Watched, Keeping {
   /** The session is over. All that was on its way to the client, in order. */
   end(): Outgoing[] {
     this.detach()
-    const left = this.#inflight.inOrder()
-    if (this.#next !== undefined) left.push(this.#next)
-    for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) left.push(next)
+    const left = this.waiting()
+    while (this.#queue.shift() !== undefined);
     this.#next = undefined
     this.#inflight.clear()
     this.#host?.ended(this)
     return left
+  }
+
+  /** All that is on its way to the client, in order. */
+  waiting(): Outgoing[] {
+    const all = this.#inflight.inOrder()
+    if (this.#next !== undefined) all.push(this.#next)
+    this.#queue.each(outgoing => all.push(outgoing))
+    return all
   }
 
   // ── what is stored ──
@@ -411,9 +419,7 @@ export class Session implements Watched, Keeping {
   #hurry(): void {
     const { keep } = this
     if (keep === undefined) return
-    for (const outgoing of this.#inflight.inOrder()) keep.hurry(outgoing)
-    if (this.#next !== undefined) keep.hurry(this.#next)
-    this.#queue.each(outgoing => keep.hurry(outgoing))
+    for (const outgoing of this.waiting()) keep.hurry(outgoing)
   }
 
   /** An entry of the store. @param isSent the client may have had it. */

@@ -91,7 +91,11 @@ function marked(store: Store, file: string): Store {
   const close = store.close.bind(store)
   store.close = async () => {
     await close()
-    writeFileSync(closedMark(file), stateOf(file))
+    try {
+      writeFileSync(closedMark(file), stateOf(file))
+    } catch {
+      // The next start reads it through, no more.
+    }
   }
   return store
 }
