@@ -52,7 +52,7 @@ export async function restore(parts: RestoreParts): Promise<Restored> {
   async function each(table: Table, take: (key: Buffer, value: Buffer) => void): Promise<number> {
     let count = 0
     for (const { key, value } of store.records(table)) {
-      take(Buffer.from(key), value)
+      take(key, value)
       count++
       if (++records % sliceLength !== 0) continue
       progress(records)

@@ -41,9 +41,8 @@ export function pairKey(session: number, sequence: number): Buffer {
 export const subscriptionKey = (session: number, filter: string): Buffer =>
   Buffer.concat([numberKey(session), textKey(filter)])
 
-export const firstOf = (key: Uint8Array): number => view(key).readUIntBE(0, 6)
-export const secondOf = (key: Uint8Array): number => view(key).readUIntBE(6, 6)
-const view = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
+export const firstOf = (key: Buffer): number => key.readUIntBE(0, 6)
+export const secondOf = (key: Buffer): number => key.readUIntBE(6, 6)
 
 // ── subscriptions ────────────────────────────────────────────────────────────
 

@@ -47,7 +47,7 @@ export class LmdbStore implements Store {
   }
 
   /** Throws a BrokerError UNAVAILABLE for a record that is not as it was written. */
-  *records(table: Table): Generator<{ key: Uint8Array; value: Buffer }> {
+  *records(table: Table): Generator<{ key: Buffer; value: Buffer }> {
     const file = openFile(this.#file)
     try {
       for (const { key, value: sealed } of file.tables[table].getRange({ snapshot: false })) {

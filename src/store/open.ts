@@ -120,8 +120,8 @@ export async function damageOf(file: string): Promise<string | undefined> {
 
 async function checkFormat(store: Store): Promise<void> {
   const key = Buffer.from('format')
-  const found = [...store.records('meta')].find(record => key.equals(record.key))
-  const number = found === undefined ? undefined : Number(found.value.toString())
+  let number: number | undefined
+  for (const record of store.records('meta')) if (key.equals(record.key)) number = Number(record.value.toString())
   if (number === undefined) await store.commit(batch => batch.put('meta', key, Buffer.from(String(format))))
   else if (number > format) {
     throw new BrokerError(

@@ -28,8 +28,8 @@ export interface Store {
    * Fails with a BrokerError: QUOTA_EXCEEDED when there is no room, UNAVAILABLE when it cannot be written otherwise.
    */
   commit(fill: (batch: Batch) => void): Promise<void>
-  /** Every record of a table, in the order of the keys. Both are good until the next one is asked for. */
-  records(table: Table): Iterable<{ key: Uint8Array; value: Buffer }>
+  /** Every record of a table, in the order of the keys. The value is good until the next one is asked for. */
+  records(table: Table): Iterable<{ key: Buffer; value: Buffer }>
   info(): Promise<StoreInfo>
   /** Writes a copy of the whole store, as it is at one moment, to a file that is not there yet. */
   backup(file: string): Promise<void>
