@@ -182,7 +182,12 @@ async function openKept(
   try {
     const { store, putAside } = await openStore(home.path(dir), { sync })
     if (putAside !== undefined) {
-      alarms.raise('store_damaged', 'critical', 'the store was damaged and put aside; the broker began with an empty one', putAside)
+      alarms.raise(
+        'store_damaged',
+        'critical',
+        'the store was damaged and put aside; the broker began with an empty one',
+        putAside
+      )
     }
     const every = { gather: syncInterval, grace: syncInterval, lazy: syncInterval, retry: usualTimes.retry }
     return { store, waits: sync === 'commit', times: sync === 'interval' ? every : usualTimes }

@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFile
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
-import { BrokerError } from '../../src/errors.js'
+import type { BrokerError } from '../../src/errors.js'
 import { format, openStore } from '../../src/store/open.js'
 import type { Store } from '../../src/store/store.js'
 
@@ -93,7 +93,10 @@ test('a store of a newer broker is refused, and left as it is', async t => {
   const { store } = await openStore(dir)
   await store.commit(batch => batch.put('meta', Buffer.from('format'), Buffer.from(String(format + 1))))
   await store.close()
-  await assert.rejects(openStore(dir), (err: BrokerError) => err.code === 'CONFLICT' && /newer tsmqttd/.test(err.message))
+  await assert.rejects(
+    openStore(dir),
+    (err: BrokerError) => err.code === 'CONFLICT' && /newer tsmqttd/.test(err.message)
+  )
   assert.deepEqual(readdirSync(join(dir, '..')), ['store'])
 })
 
