@@ -21,6 +21,7 @@ import { ensureCertificates } from './net/certificates.js'
 import { Listener } from './net/listener.js'
 import { type Brought, PluginHost, pluginPaths } from './plugins.js'
 import type { Settings } from './settings.js'
+import { restoreFrom, StoreCare } from './store/care.js'
 import { usualTimes } from './store/journal.js'
 import { openStore } from './store/open.js'
 
@@ -52,6 +53,7 @@ export class Server {
   readonly broker: Broker
   readonly plugins: PluginHost
   readonly listeners: readonly Listener[]
+  #store: StoreCare | undefined
   #phase: Phase = 'starting'
   readonly #undo: Undo[] = []
   #stopping: Promise<void> | undefined
@@ -85,7 +87,7 @@ export class Server {
       const path = home?.path ?? ((file: string) => file)
       if (home !== undefined) await makeCertificates(options, home, log)
       const alarms = new Alarms(log)
-      const kept = home === undefined ? undefined : await openKept(options.store, home, log, alarms)
+      const kept = home === undefined ? undefined : await openKept(options.store, home, alarms)
       const broker = await Broker.create(options.mqtt, access, hooks, log, alarms, kept)
       const plugins = new PluginHost(
         {
@@ -108,6 +110,9 @@ export class Server {
           })
       )
       server = new Server({ options, home, log, hooks, access, alarms, broker, plugins, listeners })
+      if (kept !== undefined) {
+        server.#store = new StoreCare(path(options.store.dir), kept.store, broker.hub.keeper!.journal)
+      }
       server.#undo.push(unlock, () => broker.close())
       if (home !== undefined) server.#undo.push(await serveAdmin(home, commands, server))
       await server.#restore()
@@ -137,6 +142,19 @@ export class Server {
 
   get phase(): Phase {
     return this.#phase
+  }
+
+  /** Undefined where nothing outlives the process. */
+  get store(): StoreCare | undefined {
+    return this.#store
+  }
+
+  readonly restoreStore = async (file: string): Promise<{ file: string }> => {
+    const { home, options } = this
+    if (home === undefined || options.store.type === 'memory') {
+      throw new BrokerError('NOT_FOUND', 'There is no store: store.type = memory.')
+    }
+    return await restoreFrom(home.path(options.store.dir), file)
   }
 
   /** What a start is at that takes its time, in words. */
@@ -175,7 +193,6 @@ export class Server {
 async function openKept(
   { type, dir, required, sync, syncInterval }: BrokerOptions['store'],
   home: Home,
-  log: LogRoot,
   alarms: Alarms
 ): Promise<Kept | undefined> {
   if (type === 'memory') return undefined

@@ -45,6 +45,7 @@ const may: Record<string, string[]> = {
     'plugins',
     'server',
     'settings',
+    'store/',
     'words'
   ],
   'admin/server': ['errors', 'log'],

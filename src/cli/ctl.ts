@@ -1,10 +1,11 @@
 /** broker-ctl: the command table as a command line. Its words and lines are emqttd_ctl's. */
+import { resolve } from 'node:path'
 import { CommanderError, Command as Program } from 'commander'
 import { AdminClient } from '../admin/client.js'
 import type { Command } from '../commands/command.js'
 import { commands } from '../commands/index.js'
 import { BrokerError } from '../errors.js'
-import { findHome, version } from '../home.js'
+import { findHome, type Home, version } from '../home.js'
 import { nearest } from '../words.js'
 import { complain, Exit, type Io, terminal } from './io.js'
 
@@ -28,8 +29,7 @@ export async function main(argv: readonly string[], io: Io = terminal): Promise<
 
 async function failed(err: unknown, io: Io, program: Program): Promise<number> {
   const { json, home } = program.opts<Options>()
-  const isLate = ((err as Error).cause as NodeJS.ErrnoException | undefined)?.code === 'ETIMEDOUT'
-  if (err instanceof BrokerError && err.code === 'UNREACHABLE' && !isLate) {
+  if (isAway(err)) {
     const { nodeNameOf } = await import('../settings.js')
     io.err(`Node '${nodeNameOf(findHome({ home }))}' not responding to pings.`)
     return Exit.notRunning
@@ -103,16 +103,33 @@ function add(root: Program, name: string, command: Command<any, any>, io: Io): v
   leaf.allowExcessArguments(false).action(async () => {
     const args = Object.fromEntries(leaf.registeredArguments.map((a, i) => [a.name(), leaf.processedArgs[i]]))
     const { json, table, home } = leaf.optsWithGlobals<Options>()
-    const { secret } = command
+    const { secret, path } = command
+    if (path !== undefined && args[path] !== undefined) args[path] = resolve(args[path])
     if (secret !== undefined && args[secret] === undefined) {
       args[secret] = await (io.secret?.(secret) ?? missing(secret))
     }
-    const result = await new AdminClient(findHome({ home }).adminSocket).send(name, args)
+    const result = await send(findHome({ home }), name, args)
     if (json) return io.out(JSON.stringify(result))
     const text = table ? (await import('./format.js')).format(result) : (command.print?.(result) ?? '')
     if (text !== '') io.out(text)
   })
 }
+
+/** By the broker, or in its place where it does not run and that can be. */
+async function send(home: Home, name: string, args: object): Promise<any> {
+  try {
+    return await new AdminClient(home.adminSocket).send(name, args)
+  } catch (err) {
+    if (!isAway(err) || firstWord(name) !== 'store') throw err
+    const { offline } = await import('./store.js')
+    return await offline[name]!(home, args as { file: string })
+  }
+}
+
+const isAway = (err: unknown): boolean =>
+  err instanceof BrokerError &&
+  err.code === 'UNREACHABLE' &&
+  (err.cause as NodeJS.ErrnoException | undefined)?.code !== 'ETIMEDOUT'
 
 /** Where nobody can be asked, such as at the prompt of `broker attach`. */
 const missing = (what: string): never => {

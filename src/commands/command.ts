@@ -26,6 +26,8 @@ export interface Command<U extends string = string, R = unknown> {
   readonly usage?: U
   /** An optional argument that broker-ctl asks for when it is left out, so that it need not stand on the command line. */
   readonly secret?: string
+  /** The argument that is a path, from where the command is typed. */
+  readonly path?: string
   /** Called by the `broker` program, and not offered by broker-ctl. */
   readonly hidden?: true
   /** Does the work and returns plain data; throws a BrokerError when it cannot. */

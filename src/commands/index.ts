@@ -9,6 +9,7 @@ import { node } from './node.js'
 import { plugins } from './plugins.js'
 import { scram } from './scram.js'
 import { status } from './status.js'
+import { store } from './store.js'
 
 export const commands = {
   ...status,
@@ -17,6 +18,7 @@ export const commands = {
   ...plugins,
   ...scram,
   ...listeners,
+  ...store,
   ...alarms,
   ...node,
   ...log,

@@ -60,6 +60,8 @@ export class Journal {
   /** Who waits for the batch that is on its way. */
   #watching: (() => void)[] = []
   #isClosed = false
+  /** Somebody has the store for himself. */
+  #isPaused = false
   /** Counted for `store info`. */
   commits = 0
   written = 0
@@ -109,8 +111,22 @@ export class Journal {
     do {
       for (const { changes } of this.#held.splice(0)) this.#changes.push(...changes)
       this.#flush()
-      if (this.#isWriting) await new Promise<void>(resolve => this.#watching.push(resolve))
+      if (this.#isWriting || this.#isPaused) await new Promise<void>(resolve => this.#watching.push(resolve))
     } while (this.length > 0 && !this.#isFailing)
+  }
+
+  /** Commits nothing while the work lasts; what comes meanwhile waits. */
+  async pause<T>(work: () => Promise<T>): Promise<T> {
+    while (this.#isPaused) await new Promise<void>(resolve => this.#watching.push(resolve))
+    this.#isPaused = true
+    while (this.#isWriting) await new Promise<void>(resolve => this.#watching.push(resolve))
+    try {
+      return await work()
+    } finally {
+      this.#isPaused = false
+      this.#next()
+      this.#tell()
+    }
   }
 
   /** Writes what is left. */
@@ -122,7 +138,7 @@ export class Journal {
   }
 
   #flushIn(ms: number): void {
-    if (this.#isWriting || this.#isClosed) return // it looks again when it is through
+    if (this.#isWriting || this.#isPaused || this.#isClosed) return // it looks again when that is through
     const wait = this.#isFailing ? this.#times.retry : ms
     const at = performance.now() + wait
     if (at >= this.#dueAt) return
@@ -134,7 +150,7 @@ export class Journal {
   #flush(): void {
     clearTimeout(this.#timer)
     this.#dueAt = Number.POSITIVE_INFINITY
-    if (this.#isWriting) return
+    if (this.#isWriting || this.#isPaused) return
     const changes = this.#take()
     if (changes.length === 0) return this.#next()
     this.#isWriting = true
@@ -174,7 +190,7 @@ export class Journal {
     }
     for (const change of changes) change.committed()
     this.#next()
-    for (const resolve of this.#watching.splice(0)) resolve()
+    this.#tell()
   }
 
   #failed(changes: readonly Change[], err: unknown): void {
@@ -191,6 +207,10 @@ export class Journal {
       .reverse()
     this.#changes.push(probe)
     this.#flushIn(this.#times.retry)
+    this.#tell()
+  }
+
+  #tell(): void {
     for (const resolve of this.#watching.splice(0)) resolve()
   }
 

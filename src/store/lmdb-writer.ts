@@ -1,13 +1,14 @@
 /** The thread that writes: a commit waits for the disk, and the event loop must not. */
+import { renameSync, rmSync } from 'node:fs'
 import { parentPort, workerData } from 'node:worker_threads'
 import { unpack } from './batch.js'
 import { openFile } from './lmdb-file.js'
 import { type StoreInfo, type Table, tables } from './store.js'
 
-export type Request = { commit: Uint8Array } | { backup: string } | { info: true } | { close: true }
+export type Request = { commit: Uint8Array } | { backup: string } | { compact: true } | { info: true } | { close: true }
 export type Answer = { value?: StoreInfo | undefined } | { error: string; errno: number | undefined }
 
-const file = openFile(workerData.file, workerData)
+let file = openFile(workerData.file, workerData)
 
 /** One page is LMDB's unit of space. */
 function info(): StoreInfo {
@@ -36,9 +37,21 @@ async function answer(request: Request): Promise<StoreInfo | undefined> {
       })
     })
   } else if ('backup' in request) await file.root.backup(request.backup, true)
+  else if ('compact' in request) await compact()
   else if ('info' in request) return info()
   else await file.root.close()
   return undefined
+}
+
+/** LMDB's copy without what is free takes the place of the file. */
+async function compact(): Promise<void> {
+  const copy = `${workerData.file}.compact`
+  rmSync(copy, { force: true })
+  await file.root.backup(copy, true)
+  await file.root.close()
+  renameSync(copy, workerData.file)
+  rmSync(`${workerData.file}-lock`, { force: true })
+  file = openFile(workerData.file, workerData)
 }
 
 parentPort!.on('message', (request: Request) => {

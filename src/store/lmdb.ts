@@ -68,6 +68,10 @@ export class LmdbStore implements Store {
     await this.#ask({ backup: file })
   }
 
+  async compact(): Promise<void> {
+    await this.#ask({ compact: true })
+  }
+
   async close(): Promise<void> {
     if (this.#lost !== undefined) return
     await this.#ask({ close: true })

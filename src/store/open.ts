@@ -29,7 +29,7 @@ export interface Opened {
 export async function openStore(directory: string, { sync = 'commit' as Sync } = {}): Promise<Opened> {
   const LmdbStore = await load()
   mkdirSync(directory, { recursive: true, mode: 0o700 })
-  const file = join(directory, 'data.mdb')
+  const file = dataFile(directory)
   takeRestored(directory, file)
   const why = existsSync(file) && !wasClosed(file) ? await damageOf(file) : undefined
   const putAside = why === undefined ? undefined : { to: setAside(directory), why }
@@ -43,6 +43,8 @@ export async function openStore(directory: string, { sync = 'commit' as Sync } =
   }
   return { store: marked(store, file), putAside }
 }
+
+export const dataFile = (directory: string): string => join(directory, 'data.mdb')
 
 async function load() {
   try {

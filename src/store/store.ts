@@ -33,5 +33,7 @@ export interface Store {
   info(): Promise<StoreInfo>
   /** Writes a copy of the whole store, as it is at one moment, to a file that is not there yet. */
   backup(file: string): Promise<void>
+  /** Makes the file as small as it can be. Nothing may be committed meanwhile. */
+  compact(): Promise<void>
   close(): Promise<void>
 }
