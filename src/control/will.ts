@@ -48,7 +48,9 @@ export class LastWill {
   }
 
   publish(): void {
-    this.#publish().catch((err: unknown) => this.#host.log.error('will', { clientId: this.#identity.client.clientId, err }))
+    this.#publish().catch((err: unknown) =>
+      this.#host.log.error('will', { clientId: this.#identity.client.clientId, err })
+    )
   }
 
   async #publish(): Promise<void> {

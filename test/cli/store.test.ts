@@ -25,7 +25,10 @@ function setUp(t: Parameters<typeof makeHome>[0]) {
     async ctl(...words: string[]) {
       const out: string[] = []
       const err: string[] = []
-      const io = { out: (text: string) => void out.push(`${text}\n`), err: (text: string) => void err.push(`${text}\n`) }
+      const io = {
+        out: (text: string) => void out.push(`${text}\n`),
+        err: (text: string) => void err.push(`${text}\n`)
+      }
       const code = await main([...words, '--home', home.root], io as never)
       return { code, out: out.join(''), err: err.join('') }
     },
