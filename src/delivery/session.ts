@@ -9,6 +9,7 @@
 import type { DeadlineWheel, Watched } from '../net/keepalive.js'
 import type { Outbox } from '../net/outbox.js'
 import type { QoS } from '../wire/frame.js'
+import { protocolError } from '../wire/reason-codes.js'
 import { type OutgoingAliases, publishLength, writePublish } from './encode.js'
 import { Inflight, Outgoing } from './inflight.js'
 import type { Message } from './message.js'
@@ -230,9 +231,11 @@ export class Session implements Watched {
     return this.#queue.length > 0 || this.#resend.length > 0 || this.#feeds.length > 0
   }
 
-  /** PUBACK; false when there was no such message. */
+  /** PUBACK; false when there was no such message. Like the next two, it throws when the message takes another answer. */
   acknowledged(packetId: number): boolean {
-    if (this.#inflight.get(packetId)?.qos !== 1) return false
+    const entry = this.#inflight.get(packetId)
+    if (entry === undefined) return false
+    if (entry.qos !== 1) throw protocolError('PUBACK for QoS 2') // [MQTT-4.3.3-8]
     this.#inflight.delete(packetId)
     if (this.#hasWaiting) this.pump()
     return true
@@ -241,7 +244,8 @@ export class Session implements Watched {
   /** PUBREC; false when there was no such message. One that refuses ends the exchange (MQTT 5, section 4.13.2). */
   received(packetId: number, refused: boolean): boolean {
     const entry = this.#inflight.get(packetId)
-    if (entry?.qos !== 2) return false
+    if (entry === undefined) return false
+    if (entry.qos !== 2) throw protocolError('PUBREC for QoS 1') // [MQTT-4.3.2-4]
     if (refused) {
       this.#inflight.delete(packetId)
       this.pump()
@@ -256,7 +260,8 @@ export class Session implements Watched {
   /** PUBCOMP; false when there was no such message. */
   completed(packetId: number): boolean {
     const entry = this.#inflight.get(packetId)
-    if (entry?.received !== true) return false
+    if (entry === undefined) return false
+    if (!entry.received) throw protocolError('PUBCOMP before PUBREC') // [MQTT-4.3.3-11]
     this.#inflight.delete(packetId)
     if (this.#hasWaiting) this.pump()
     return true

@@ -1,0 +1,112 @@
+// What the conformance suites of others found wrong here once, each under its clause.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { type Property, packet, propertyBytes, RawClient, Speaker, startServer, text } from '../support/server.js'
+
+const id = (n: number): Buffer => Buffer.from([n >> 8, n & 255])
+
+test('MQTT 3.1 may set DUP where it sends SUBSCRIBE, PUBREL and UNSUBSCRIBE again, and QoS in CONNECT (its section 2.1)', async t => {
+  const server = await startServer(t)
+  for (const version of [3, 4] as const) {
+    const client = new Speaker(await RawClient.connect(t, server), version)
+    const connect = Speaker.connectBytes({ version, id: 'old' })
+    client.send(Buffer.concat([Buffer.from([0x12]), connect.subarray(1)]))
+    const answer = await client.next()
+    if (version === 4) {
+      assert.equal(answer.type, 0, 'MQTT 3.1.1 closes [MQTT-2.2.2-2]')
+      break
+    }
+    assert.deepEqual([answer.type, answer.code], [2, 0])
+    client.send(packet(0x8a, id(1), text('a'), 2))
+    assert.deepEqual((await client.nextOf(9)).codes, [2])
+    client.send(client.publication('b', 'x', { qos: 2, id: 7 }))
+    await client.nextOf(5)
+    client.send(packet(0x6a, id(7)))
+    assert.equal((await client.nextOf(7)).id, 7)
+    client.send(packet(0xaa, id(2), text('a')))
+    await client.nextOf(11)
+  }
+  for (const again of [packet(0x8a, id(1), text('a'), 0), packet(0x6a, id(1)), packet(0xaa, id(1), text('a'))]) {
+    const client = await Speaker.connect(t, server, { version: 4, id: 'new' })
+    client.send(again)
+    assert.equal((await client.next()).type, 0, `0x${again[0]!.toString(16)} [MQTT-2.2.2-2]`)
+  }
+})
+
+test('an acknowledgement that the message does not take ends the connection [MQTT-4.3.2-4], [MQTT-4.3.3-8], [MQTT-4.8.0-1]', async t => {
+  const server = await startServer(t)
+  const other = await Speaker.connect(t, server, { id: 'other' })
+  const [PUBACK, PUBREC, PUBCOMP] = [4, 5, 7]
+  for (const version of [4, 5] as const) {
+    for (const [qos, type] of [
+      [1, PUBREC],
+      [1, PUBCOMP],
+      [2, PUBACK],
+      [2, PUBCOMP]
+    ] as const) {
+      const client = await Speaker.connect(t, server, { version, id: 'c' })
+      await client.subscribe([['t', qos]])
+      await other.publish('t', 'x', { qos })
+      const message = await client.nextOf(3)
+      client.send(client.ack(type, message.id))
+      const end = await client.next()
+      if (version === 5) assert.deepEqual([end.type, end.code], [14, 0x82], `QoS ${qos}, packet type ${type}`)
+      assert.equal(version === 5 ? (await client.next()).type : end.type, 0, `QoS ${qos}, packet type ${type}`)
+    }
+    const client = await Speaker.connect(t, server, { version, id: 'c' })
+    for (const type of [PUBACK, PUBREC, PUBCOMP]) client.send(client.ack(type, 77))
+    await client.heard() // of ids that are not under way they are nobody's fault (MQTT 5, section 4.3.2)
+  }
+})
+
+test('a filter of more levels than mqtt.max_topic_levels is refused in its place (MQTT 5, section 3.9.3)', async t => {
+  const server = await startServer(t, { conf: 'mqtt.max_topic_levels = 3\n' })
+  const filters = ['a/b/c', 'a/b/c/d', '$share/g/a/b/c', '$share/g/a/b/c/d', '+/+/+/#', '#']
+  for (const [version, refused] of [
+    [4, 0x80],
+    [5, 0x8f]
+  ] as const) {
+    const client = await Speaker.connect(t, server, { version, id: 'c' })
+    assert.deepEqual(await client.subscribe(filters.map(filter => [filter, 1])), [1, refused, 1, refused, refused, 1])
+  }
+})
+
+test('a client whose Maximum Packet Size leaves no room for an answer is not sent it: the connection ends [MQTT-3.1.2-24]', async t => {
+  const server = await startServer(t)
+  const limited = (size: number): readonly Property[] => [[0x27, size]]
+  const tiny = new Speaker(await RawClient.connect(t, server), 5)
+  tiny.send(
+    Speaker.connectBytes({ version: 5, id: 'tiny', properties: limited(2), will: { topic: 'will', payload: 'x' } })
+  )
+  assert.equal((await tiny.next()).type, 0, 'no CONNACK')
+  const room = await Speaker.connect(t, server, { version: 5, id: 'room', properties: limited(30) })
+  assert.equal(room.connack.code, 0)
+  assert.deepEqual(await room.subscribe([['a', 0]]), [0])
+  room.send(room.subscription(Array.from({ length: 30 }, (_, i) => [`f${i}`, 0] as const)))
+  const end = await room.next()
+  assert.deepEqual([end.type, end.code], [14, 0x95])
+  const other = await Speaker.connect(t, server, { version: 5, id: 'other', properties: limited(30) })
+  other.send(other.unsubscription(Array.from({ length: 30 }, (_, i) => `f${i}`)))
+  assert.equal((await other.next()).code, 0x95)
+})
+
+test('DISCONNECT without properties is sent without their length (MQTT 5, section 3.14.2.2.1)', async t => {
+  const server = await startServer(t)
+  const client = await Speaker.connect(t, server, { version: 5, id: 'c' })
+  client.send(packet(0xf0))
+  assert.equal((await client.raw.readPacket()).toString('hex'), 'e00182')
+})
+
+test('a property that may not stand in a packet makes it malformed, whatever its value (MQTT 5, section 2.2.2.2)', async t => {
+  const server = await startServer(t)
+  const rows: [string, Buffer][] = [
+    ['Receive Maximum 0 in PUBACK', packet(0x40, id(1), 0, propertyBytes([[0x21, 0]]))],
+    ['Payload Format Indicator without a value', packet(0x30, text('t'), 1, 1, 'payload'.length)],
+    ['Subscription Identifier in more bytes than it takes', packet(0x30, text('t'), 3, 0x0b, 0x81, 0)]
+  ]
+  for (const [title, bytes] of rows) {
+    const client = await Speaker.connect(t, server, { version: 5, id: 'c' })
+    client.send(bytes)
+    assert.deepEqual((await client.next()).code, 0x81, title)
+  }
+})
