@@ -110,3 +110,70 @@ test('a property that may not stand in a packet makes it malformed, whatever its
     assert.deepEqual((await client.next()).code, 0x81, title)
   }
 })
+
+test('topic aliases to a client: as many as it takes, learnt before they are used, for one connection [MQTT-3.1.2-26], [MQTT-3.1.2-27], [MQTT-3.3.2-7], [MQTT-3.3.2-11]', async t => {
+  const server = await startServer(t)
+  const other = await Speaker.connect(t, server, { id: 'other' })
+  const heard = async (client: Speaker): Promise<[topic: string, alias: unknown][]> => {
+    for (const topic of ['a', 'a', 'b', 'b', 'a']) await other.publish(topic, 'x', { qos: 1 })
+    const got = (await client.heard()).filter(({ type }) => type === 3)
+    return got.map(({ topic, properties }) => [topic, properties.find(([key]) => key === 0x23)?.[1]])
+  }
+  for (const qos of [0, 1]) {
+    for (const connection of ['first', 'second']) {
+      const client = await Speaker.connect(t, server, { version: 5, id: 'c', properties: [[0x22, 1]] })
+      await client.subscribe([['+', qos]])
+      const expected = [
+        ['a', 1],
+        ['', 1],
+        ['b', undefined],
+        ['b', undefined],
+        ['', 1]
+      ]
+      assert.deepEqual(await heard(client), expected, `QoS ${qos}, ${connection} connection`)
+    }
+  }
+  const none = await Speaker.connect(t, server, { version: 5, id: 'c' })
+  await none.subscribe([['+', 0]])
+  assert.deepEqual(
+    await heard(none),
+    ['a', 'a', 'b', 'b', 'a'].map(topic => [topic, undefined])
+  )
+})
+
+test('a session that is resumed with expiry 0 still has what waited in it, and ends with that connection [MQTT-3.1.2-5], [MQTT-4.1.0-2]', async t => {
+  const server = await startServer(t)
+  const open = (expiry: number): Promise<Speaker> =>
+    Speaker.connect(t, server, { version: 5, id: 'c', clean: false, expiry })
+  const client = await open(60)
+  await client.subscribe([['t', 1]])
+  await client.leave()
+  const other = await Speaker.connect(t, server, { id: 'other' })
+  await other.publish('t', 'waited', { qos: 1 })
+  const back = await open(0)
+  assert.equal(back.connack.sessionPresent, true)
+  assert.deepEqual(await back.payloads(), ['waited'])
+  await back.leave()
+  assert.equal((await open(0)).connack.sessionPresent, false)
+})
+
+test('a message comes at the lower of its QoS and the one granted, through wildcards too [MQTT-3.8.4-8]', async t => {
+  const server = await startServer(t)
+  const other = await Speaker.connect(t, server, { id: 'other' })
+  for (const version of [4, 5] as const) {
+    for (const filter of ['t/a', 't/+', '#', '$share/g/t/#']) {
+      for (const granted of [0, 1, 2]) {
+        const client = await Speaker.connect(t, server, { version, id: 'c' })
+        await client.subscribe([[filter, granted]])
+        for (const qos of [0, 1, 2] as const) await other.publish('t/a', 'x', { qos })
+        const qos = (await client.heard()).filter(({ type }) => type === 3).map(got => got.qos)
+        assert.deepEqual(
+          qos,
+          [0, 1, 2].map(sent => Math.min(sent, granted)),
+          `MQTT ${version}, ${filter} at QoS ${granted}`
+        )
+        await client.leave()
+      }
+    }
+  }
+})
