@@ -1,4 +1,4 @@
-// What the conformance suites of others found wrong here once, each under its clause.
+// What the conformance suites of others found wrong here once, and clauses that no other test names.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type Property, packet, propertyBytes, RawClient, Speaker, startServer, text } from '../support/server.js'
@@ -175,5 +175,101 @@ test('a message comes at the lower of its QoS and the one granted, through wildc
         await client.leave()
       }
     }
+  }
+})
+
+test('a packet identifier is new once its exchange is over, whatever DUP says [MQTT-4.3.2-5], [MQTT-4.3.3-9], [MQTT-4.3.3-12]; DUP is not passed on [MQTT-3.3.1-3]', async t => {
+  const server = await startServer(t, { acl: '{deny, all, publish, ["denied"]}.\n{allow, all}.\n' })
+  const client = await Speaker.connect(t, server, { version: 5, id: 'subscriber' })
+  await client.subscribe([['#', 2]])
+  const sender = await Speaker.connect(t, server, { version: 5, id: 'sender' })
+  await sender.publish('t', '1', { qos: 1, id: 5 })
+  await sender.publish('t', '2', { qos: 1, id: 5, dup: true })
+  assert.equal((await sender.publish('denied', '', { qos: 2, id: 5 })).code, 0x87)
+  await sender.publish('t', '3', { qos: 2, id: 5, dup: true })
+  await sender.publish('t', '4', { qos: 2, id: 5 })
+  const got = (await client.heard()).filter(({ type }) => type === 3)
+  assert.deepEqual(
+    got.map(({ payload, dup }) => [payload, dup]),
+    ['1', '2', '3', '4'].map(payload => [payload, false])
+  )
+})
+
+test('UNSUBSCRIBE ends what is published later, not what is under way [MQTT-3.10.4-2], [MQTT-3.10.4-3]', async t => {
+  const server = await startServer(t)
+  const other = await Speaker.connect(t, server, { id: 'other' })
+  const [PUBLISH, PUBREC, PUBREL, PUBCOMP] = [3, 5, 6, 7]
+  for (const version of [4, 5] as const) {
+    const client = await Speaker.connect(t, server, { version, id: 'c', clean: false })
+    await client.subscribe([['t', 2]])
+    await other.publish('t', 'x', { qos: 2 })
+    const message = await client.nextOf(PUBLISH)
+    await client.unsubscribe(['t'])
+    client.send(client.ack(PUBREC, message.id))
+    assert.equal((await client.nextOf(PUBREL)).id, message.id)
+    client.send(client.ack(PUBCOMP, message.id))
+    await other.publish('t', 'later', { qos: 2 })
+    assert.deepEqual(await client.payloads(), [])
+    await client.leave()
+  }
+})
+
+test('what a member of a group refuses goes to nobody else, and is not sent again [MQTT-4.8.2-6], [MQTT-4.4.0-2]; its QoS 2 waits for it [MQTT-4.8.2-4]', async t => {
+  const server = await startServer(t)
+  const other = await Speaker.connect(t, server, { id: 'other' })
+  const [PUBLISH, PUBACK, PUBREC] = [3, 4, 5]
+  const open = (id: string): Promise<Speaker> => Speaker.connect(t, server, { version: 5, id, clean: false })
+  const first = await open('first')
+  await first.subscribe([['$share/g/t', 2]])
+  for (const [qos, type] of [
+    [1, PUBACK],
+    [2, PUBREC]
+  ] as const) {
+    await other.publish('t', 'refused', { qos })
+    first.send(first.ack(type, (await first.nextOf(PUBLISH)).id, 0x83))
+  }
+  await other.publish('t', 'kept', { qos: 2 })
+  assert.equal((await first.nextOf(PUBLISH)).payload, 'kept')
+  await first.heard()
+  const second = await open('second')
+  await second.subscribe([['$share/g/t', 2]])
+  await first.drop()
+  assert.deepEqual(await second.payloads(), [])
+  const back = await open('first')
+  assert.deepEqual(await back.payloads(), ['kept'])
+})
+
+test('nothing but PUBLISH waits when the Receive Maximum is reached [MQTT-3.3.4-10], [MQTT-4.9.0-2], [MQTT-4.9.0-3]', async t => {
+  const server = await startServer(t)
+  const other = await Speaker.connect(t, server, { id: 'other' })
+  const client = await Speaker.connect(t, server, { version: 5, id: 'c', properties: [[0x21, 1]] })
+  await client.subscribe([['t', 2]])
+  for (const payload of ['1', '2']) await other.publish('t', payload, { qos: 1 })
+  await other.publish('t', 'QoS 0')
+  assert.deepEqual(await client.subscribe([['u', 0]]), [0])
+  assert.equal((await client.publish('v', '', { qos: 1 })).type, 4)
+  assert.deepEqual(await client.unsubscribe(['u']), [0])
+  const got = (await client.heard()).filter(({ type }) => type === 3)
+  assert.deepEqual(
+    got.filter(({ qos }) => qos > 0).map(({ payload }) => payload),
+    ['1']
+  )
+})
+
+test('an empty user name, an empty password and a password alone are taken as they are in MQTT 5 [MQTT-3.1.2-16] to [MQTT-3.1.2-19]', async t => {
+  const server = await startServer(t)
+  const rows: [flags: number, fields: Buffer[], code: number | undefined][] = [
+    [0x82, [text('')], 0],
+    [0xc2, [text(''), text('')], 0],
+    [0x42, [text('secret')], 0],
+    [0x82, [], 0x81],
+    [0x42, [], 0x81],
+    [0x02, [text('name')], 0x81]
+  ]
+  for (const [flags, fields, code] of rows) {
+    const client = new Speaker(await RawClient.connect(t, server), 5)
+    client.send(packet(0x10, text('MQTT'), 5, flags, 0, 0, 0, text('c'), ...fields))
+    const { type, code: got } = await client.next()
+    assert.deepEqual([type, got], [2, code], `flags ${flags.toString(16)}, ${fields.length} fields`)
   }
 })
