@@ -21,7 +21,7 @@ import type { Action, ClientInfo, EndReason } from '../hooks.js'
 import type { Log } from '../log.js'
 import type { Connection, Handler } from '../net/connection.js'
 import { type Rate, RateLimit } from '../net/rate-limit.js'
-import { type FrameFault, PacketType } from '../wire/frame.js'
+import { type FrameFault, PacketType, strayFlags } from '../wire/frame.js'
 import {
   ackWithReason,
   type Connect,
@@ -42,7 +42,7 @@ import {
 } from '../wire/packets.js'
 import { type Properties, sized } from '../wire/properties.js'
 import { malformed, PacketError, protocolError, Reason, type ReasonCode } from '../wire/reason-codes.js'
-import { mounted, splitShared } from '../wire/topic.js'
+import { levelsOf, mounted, splitShared } from '../wire/topic.js'
 import { AedesStream } from './aedes-stream.js'
 import { type Authority, Exchange } from './exchange.js'
 import type { Opened, Sessions } from './sessions.js'
@@ -94,6 +94,12 @@ const reasonOf: Partial<Record<EndReason, ReasonCode>> = {
   shutdown: Reason.SERVER_SHUTTING_DOWN,
   packet_too_large: Reason.PACKET_TOO_LARGE,
   not_authorized: Reason.NOT_AUTHORIZED
+}
+
+const faultReason: Record<FrameFault, ReasonCode> = {
+  malformed: Reason.MALFORMED_PACKET,
+  unexpected: Reason.PROTOCOL_ERROR,
+  too_large: Reason.PACKET_TOO_LARGE
 }
 
 /** MQTT 3's return codes, as aedes has them, and MQTT 5's words for the same. */
@@ -240,7 +246,7 @@ export class Front implements Handler, Gatekeeper, Link {
   packet = (bytes: Buffer, start: number, at: number, end: number): boolean => {
     try {
       const type = bytes[start]! >> 4
-      if (this.#publisher === undefined) return this.#first(type, bytes, at, end)
+      if (this.#publisher === undefined) return this.#first(bytes, start, at, end)
       if (type === PacketType.PUBLISH) {
         const wait = this.#publisher.publish(bytes, start, at, end)
         const pause = this.#rate === undefined ? 0 : this.#rate.take(1)
@@ -248,7 +254,7 @@ export class Front implements Handler, Gatekeeper, Link {
         this.#after(pause === 0 ? wait! : this.#paused(pause, wait))
         return false
       }
-      return this.#other(type, bytes, at, end)
+      return this.#other(bytes, start, at, end)
     } catch (err) {
       return this.#wrong(err)
     }
@@ -281,7 +287,8 @@ export class Front implements Handler, Gatekeeper, Link {
   }
 
   /** The first packet must be CONNECT [MQTT-3.1.0-1]; nothing else is looked at until it is accepted. */
-  #first(type: number, bytes: Buffer, at: number, end: number): boolean {
+  #first(bytes: Buffer, start: number, at: number, end: number): boolean {
+    const type = bytes[start]! >> 4
     if (this.#exchange !== undefined) return this.#beforeConnack(this.#exchange, type, bytes, at, end)
     if (type !== PacketType.CONNECT) throw protocolError('the first packet is not CONNECT')
     try {
@@ -295,6 +302,7 @@ export class Front implements Handler, Gatekeeper, Link {
     if (this.checkPayloadFormat && will?.properties.payloadFormatIndicator === 1 && !isUtf8(will.payload)) {
       return this.#refuseConnect(new PacketError(Reason.PAYLOAD_FORMAT_INVALID, 'payload of the will'), 5)
     }
+    if (version !== 3 && strayFlags(bytes[start]!)) return this.#refuseConnect(malformed('flags of CONNECT'), version)
     const idTooLong = Buffer.byteLength(clientId) > this.#control.options.maxClientidLen
     if (idTooLong || (clientId === '' && (version === 3 || (version === 4 && !cleanStart)))) {
       return this.#refuseConnect(new PacketError(Reason.CLIENT_IDENTIFIER_NOT_VALID, 'client identifier'), version)
@@ -380,8 +388,10 @@ export class Front implements Handler, Gatekeeper, Link {
     return false
   }
 
-  #other(type: number, bytes: Buffer, at: number, end: number): boolean {
+  #other(bytes: Buffer, start: number, at: number, end: number): boolean {
     const version = this.#connect!.version
+    const type = bytes[start]! >> 4
+    if (version !== 3 && strayFlags(bytes[start]!)) throw malformed('flags of a packet') // [MQTT-2.1.3-1]
     switch (type) {
       case PacketType.PUBACK:
       case PacketType.PUBREC:
@@ -429,7 +439,7 @@ export class Front implements Handler, Gatekeeper, Link {
       packetId = (bytes[at]! << 8) | bytes[at + 1]!
       if (packetId === 0) throw protocolError('packet identifier 0')
     } else {
-      ;({ packetId, reason } = readAck(bytes, at, end, this.#connect!.version))
+      ;({ packetId, reason } = readAck(type, bytes, at, end, this.#connect!.version))
     }
     const session = this.#session!
     if (type === PacketType.PUBACK) session.acknowledged(packetId)
@@ -576,6 +586,8 @@ export class Front implements Handler, Gatekeeper, Link {
       const { qos, noLocal, retainAsPublished, retainHandling } = request
       const filter = mounted(this.mountpoint, request.filter)
       if (granted[i] === 0x80) return refusal(Reason.NOT_AUTHORIZED)
+      if (levelsOf(splitShared(request.filter).filter) > options.maxTopicLevels)
+        return refusal(Reason.TOPIC_FILTER_INVALID)
       const full = options.maxSubscriptions > 0 && session.subscriptions.size >= options.maxSubscriptions
       if (full && !session.subscriptions.has(filter)) return refusal(Reason.QUOTA_EXCEEDED)
       const subscription = { subscriber: session, filter, qos, noLocal, retainAsPublished, identifier }
@@ -621,7 +633,7 @@ export class Front implements Handler, Gatekeeper, Link {
 
   fault(fault: FrameFault, why: string): void {
     this.#control.log.warning('bad packet', { ...this.who(), why })
-    this.#fault = fault === 'too_large' ? Reason.PACKET_TOO_LARGE : Reason.MALFORMED_PACKET
+    this.#fault = faultReason[fault]
   }
 
   drained(): void {

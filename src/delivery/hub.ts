@@ -144,9 +144,14 @@ export class Hub {
     const { routes, groups } = match
     let count = 0
     for (let i = 0; i < routes.length; i++) {
-      const { subscriber, qos, noLocal, retainAsPublished, identifiers } = routes[i]!
-      if ((noLocal || this.#options.ignoreLoopDeliver) && subscriber.clientId === message.from) continue
+      let route = routes[i]!
+      const { subscriber, noLocal, own } = route
+      if ((noLocal || own !== undefined || this.#options.ignoreLoopDeliver) && subscriber.clientId === message.from) {
+        if (own === undefined || this.#options.ignoreLoopDeliver) continue
+        route = own
+      }
       count++
+      const { qos, retainAsPublished, identifiers } = route
       subscriber.deliver(message, this.#granted(qos, message.qos), retainAsPublished && message.retain, identifiers)
     }
     for (let i = 0; i < groups.length; i++) if (this.#share(groups[i]!, message)) count++

@@ -167,7 +167,8 @@ export class Publisher {
     })
     checkResponseTopic(properties)
     this.#saysText = properties.payloadFormatIndicator === 1
-    const { topicAlias, ...forwarded } = properties
+    const { topicAlias, subscriptionIdentifier, ...forwarded } = properties
+    if (subscriptionIdentifier !== undefined) throw protocolError('a subscription identifier from a client') // [MQTT-3.3.4-6]
     const { messageExpiryInterval } = forwarded
     if (topicAlias !== undefined && (topicAlias === 0 || topicAlias > this.#gate.topicAliasMaximum)) {
       throw new PacketError(Reason.TOPIC_ALIAS_INVALID, `topic alias ${topicAlias}`) // [MQTT-3.3.2-8], [MQTT-3.3.2-9]

@@ -30,6 +30,8 @@ export interface Route<S> {
   readonly noLocal: boolean
   readonly retainAsPublished: boolean
   readonly identifiers: readonly number[] | undefined
+  /** What those make that are not no-local, for its own messages [MQTT-3.8.3-3]; undefined where it makes no difference. */
+  readonly own: Route<S> | undefined
 }
 
 export interface ShareGroup<S> {
@@ -225,18 +227,36 @@ const isWild = (filter: string): boolean => filter.includes('+') || filter.inclu
 function merge<S>(entries: readonly Entry<S>[]): Match<S> {
   const groups = entries.flatMap(entry => [...entry.groups.values()])
   const routes = new Map<S, Route<S>>()
-  for (const { plain, local } of entries) {
-    const all = local === undefined ? plain.values() : [...plain.values(), ...local.values()]
-    for (const { subscriber, qos, noLocal, retainAsPublished, identifier } of all) {
-      const so = routes.get(subscriber)
-      routes.set(subscriber, {
-        subscriber,
-        qos: so === undefined || qos > so.qos ? qos : so.qos,
-        noLocal: noLocal && (so?.noLocal ?? true),
-        retainAsPublished: retainAsPublished || (so?.retainAsPublished ?? false),
-        identifiers: identifier === 0 ? so?.identifiers : [...(so?.identifiers ?? []), identifier]
-      })
+  let sparing = false
+  for (const entry of entries) {
+    for (const subscription of subscribed(entry)) {
+      sparing ||= subscription.noLocal
+      routes.set(subscription.subscriber, joined(routes.get(subscription.subscriber), subscription))
+    }
+  }
+  if (sparing) {
+    for (const [subscriber, route] of routes) {
+      const mine = entries.flatMap(({ plain, local }) => [plain, local].flatMap(map => map?.get(subscriber) ?? []))
+      const heard = mine.filter(({ noLocal }) => !noLocal)
+      if (heard.length === 0 || heard.length === mine.length) continue
+      routes.set(subscriber, { ...route, own: heard.reduce<Route<S> | undefined>(joined, undefined) })
     }
   }
   return { routes: [...routes.values()], groups }
+}
+
+/** All that is subscribed to for oneself. */
+const subscribed = <S>({ plain, local }: Entry<S>): Iterable<Subscription<S>> =>
+  local === undefined ? plain.values() : [...plain.values(), ...local.values()]
+
+function joined<S>(so: Route<S> | undefined, subscription: Subscription<S>): Route<S> {
+  const { subscriber, qos, noLocal, retainAsPublished, identifier } = subscription
+  return {
+    subscriber,
+    qos: so === undefined || qos > so.qos ? qos : so.qos,
+    noLocal: noLocal && (so?.noLocal ?? true),
+    retainAsPublished: retainAsPublished || (so?.retainAsPublished ?? false),
+    identifiers: identifier === 0 ? so?.identifiers : [...(so?.identifiers ?? []), identifier],
+    own: undefined
+  }
 }

@@ -9,6 +9,7 @@
 import type { DeadlineWheel, Watched } from '../net/keepalive.js'
 import type { Outbox } from '../net/outbox.js'
 import type { QoS } from '../wire/frame.js'
+import { protocolError } from '../wire/reason-codes.js'
 import { type OutgoingAliases, publishLength, writePublish } from './encode.js'
 import { Inflight, Outgoing } from './inflight.js'
 import type { Keeping, SessionKeep } from './keeper.js'
@@ -259,10 +260,11 @@ export class Session implements Watched, Keeping {
     return this.#queue.length > 0 || this.#resend.length > 0 || this.#feeds.length > 0 || this.#next !== undefined
   }
 
-  /** PUBACK; false when there was no such message. */
+  /** PUBACK; false when there was no such message. Like the next two, it throws when the message takes another answer. */
   acknowledged(packetId: number): boolean {
     const outgoing = this.#inflight.get(packetId)
-    if (outgoing?.qos !== 1) return false
+    if (outgoing === undefined) return false
+    if (outgoing.qos !== 1) throw protocolError('PUBACK for QoS 2') // [MQTT-4.3.3-8]
     this.#inflight.delete(packetId)
     outgoing.entry?.forget()
     if (this.#hasWaiting) this.pump()
@@ -272,7 +274,8 @@ export class Session implements Watched, Keeping {
   /** PUBREC; false when there was no such message. One that refuses ends the exchange (MQTT 5, section 4.13.2). */
   received(packetId: number, refused: boolean): boolean {
     const outgoing = this.#inflight.get(packetId)
-    if (outgoing?.qos !== 2) return false
+    if (outgoing === undefined) return false
+    if (outgoing.qos !== 2) throw protocolError('PUBREC for QoS 1') // [MQTT-4.3.2-4]
     if (refused) {
       this.#inflight.delete(packetId)
       outgoing.entry?.forget()
@@ -294,7 +297,8 @@ export class Session implements Watched, Keeping {
   /** PUBCOMP; false when there was no such message. */
   completed(packetId: number): boolean {
     const outgoing = this.#inflight.get(packetId)
-    if (outgoing?.received !== true) return false
+    if (outgoing === undefined) return false
+    if (!outgoing.received) throw protocolError('PUBCOMP before PUBREC') // [MQTT-4.3.3-11]
     this.#inflight.delete(packetId)
     outgoing.entry?.forget()
     if (this.#hasWaiting) this.pump()

@@ -7,7 +7,7 @@
 import { EventEmitter } from 'node:events'
 import type { Duplex } from 'node:stream'
 import type { EndReason, Peer } from '../hooks.js'
-import { type FrameFault, FrameReader, type Take } from '../wire/frame.js'
+import { type FrameFault, FrameReader, PacketType, type Take } from '../wire/frame.js'
 import { type DeadlineWheel, now, type Watched } from './keepalive.js'
 import { Outbox } from './outbox.js'
 import { type Rate, RateLimit } from './rate-limit.js'
@@ -51,8 +51,16 @@ export interface Handler {
 /** How long a closing connection may take to send what it still has to say. */
 const lingerMs = 2000
 
+const faultWords: Record<FrameFault, string> = {
+  malformed: 'malformed packet',
+  unexpected: 'a packet that only a server sends',
+  too_large: 'over mqtt.max_packet_size'
+}
+
 const nothing = Buffer.alloc(0)
-const connectHeader = 0x10
+
+/** Whether a packet that begins so may be CONNECT: MQTT 3.1 leaves its flags open, but no QoS is 3, and TLS begins so. */
+const isConnect = (first: number): boolean => first >> 4 === PacketType.CONNECT && (first & 6) !== 6
 
 export class Connection extends EventEmitter<{ close: []; established: [] }> implements Watched {
   readonly origin: Origin
@@ -126,10 +134,10 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
   }
 
   /** Ends the connection over something that the peer must not send. */
-  fault(why: string, reason: EndReason = 'protocol_error'): void {
+  fault(why: string, fault: FrameFault = 'malformed'): void {
     if (this.#closed) return
-    this.#handler?.fault(reason === 'packet_too_large' ? 'too_large' : 'malformed', why)
-    this.hangUp(reason)
+    this.#handler?.fault(fault, why)
+    this.hangUp(fault === 'too_large' ? 'packet_too_large' : 'protocol_error')
   }
 
   /** Ends the connection; the first reason given is the one that stays. What was written is still sent. */
@@ -205,13 +213,12 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
 
   #read(chunk: Buffer): void {
     if (this.#busy) return this.#frames.hold(chunk)
-    if (!this.#hasSpoken && chunk[0] !== connectHeader) {
+    if (!this.#hasSpoken && !isConnect(chunk[0]!)) {
       return this.fault(guess(chunk) ?? 'the first packet is not CONNECT') // [MQTT-3.1.0-1]
     }
     this.#hasSpoken = true
     const fault = this.#frames.read(chunk, this.#take)
-    if (fault === 'too_large') this.fault('over mqtt.max_packet_size', 'packet_too_large')
-    else if (fault === 'malformed') this.fault('malformed packet')
+    if (fault !== undefined) this.fault(faultWords[fault], fault)
   }
 
   readonly #take: Take = (bytes, start, at, end) => {

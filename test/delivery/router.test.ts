@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import fc from 'fast-check'
-import { type Match, Router, type Subscription } from '../../src/delivery/router.js'
+import { type Match, type Route, Router, type Subscription } from '../../src/delivery/router.js'
 import type { QoS } from '../../src/wire/frame.js'
 import { isTopicFilter, isTopicName, matches, splitShared } from '../../src/wire/topic.js'
 
@@ -21,10 +21,13 @@ const asked = (
 
 /** A match without its order, which says nothing. */
 function plain({ routes, groups }: Match<string>) {
+  const ordered = (route: Route<string>): object => ({
+    ...route,
+    identifiers: [...(route.identifiers ?? [])].sort((a, b) => a - b),
+    own: route.own === undefined ? undefined : ordered(route.own)
+  })
   return {
-    routes: routes
-      .map(route => ({ ...route, identifiers: [...(route.identifiers ?? [])].sort((a, b) => a - b) }))
-      .sort((a, b) => (a.subscriber < b.subscriber ? -1 : 1)),
+    routes: routes.toSorted((a, b) => (a.subscriber < b.subscriber ? -1 : 1)).map(ordered),
     groups: groups
       .map(({ name, members }) => `${name} ${members.map(m => `${m.subscriber} ${m.filter} ${m.qos}`).join()}`)
       .sort()
@@ -62,14 +65,17 @@ class NaiveRouter {
     }
     return plain({
       routes: [...new Set(own.map(({ subscriber }) => subscriber))].map(subscriber => {
-        const mine = own.filter(one => one.subscriber === subscriber)
-        return {
+        const routeOf = (mine: Subscription<string>[], own: Route<string> | undefined): Route<string> => ({
           subscriber,
           qos: Math.max(...mine.map(({ qos }) => qos)) as QoS,
           noLocal: mine.every(({ noLocal }) => noLocal),
           retainAsPublished: mine.some(({ retainAsPublished }) => retainAsPublished),
-          identifiers: mine.map(({ identifier }) => identifier).filter(identifier => identifier !== 0)
-        }
+          identifiers: mine.map(({ identifier }) => identifier).filter(identifier => identifier !== 0),
+          own
+        })
+        const mine = own.filter(one => one.subscriber === subscriber)
+        const local = mine.filter(({ noLocal }) => !noLocal)
+        return routeOf(mine, local.length % mine.length === 0 ? undefined : routeOf(local, undefined))
       }),
       groups: [...groups].map(([filter, members]) => ({ name: splitShared(filter).group!, filter, members, cursor: 0 }))
     })

@@ -7,6 +7,7 @@ import { Priorities } from '../../src/delivery/mqueue.js'
 import { Session, type SessionLimits } from '../../src/delivery/session.js'
 import type { QoS } from '../../src/wire/frame.js'
 import { encodeProperties } from '../../src/wire/properties.js'
+import { Reason } from '../../src/wire/reason-codes.js'
 import { Host } from '../support/host.js'
 import { ids, type Packet, Peer, payloads } from '../support/packets.js'
 
@@ -285,7 +286,7 @@ describe('Session.attach()', () => {
 })
 
 describe('Session: acknowledgements', () => {
-  test('of ids that are not under way, or of another kind, change nothing', () => {
+  test('of ids that are not under way change nothing; of another kind, they are protocol errors [MQTT-4.3.2-4], [MQTT-4.3.3-8], [MQTT-4.3.3-11]', () => {
     const s = session({ maxInflight: 2 })
     const peer = new Peer()
     s.attach(peer)
@@ -293,12 +294,16 @@ describe('Session: acknowledgements', () => {
     deliver(s, 'b', 2)
     deliver(s, 'c', 1)
     peer.taken()
-    assert.deepEqual(
-      [s.acknowledged(3), s.acknowledged(0), s.acknowledged(2), s.acknowledged(65_535)],
-      Array(4).fill(false)
-    )
-    assert.deepEqual([s.received(1, false), s.received(9, false), s.received(1, true)], Array(3).fill(false))
-    assert.deepEqual([s.completed(1), s.completed(2), s.completed(17)], Array(3).fill(false))
+    assert.deepEqual([s.acknowledged(3), s.acknowledged(0), s.acknowledged(65_535)], Array(3).fill(false))
+    assert.deepEqual([s.received(9, false), s.completed(17)], [false, false])
+    const wrong = [
+      () => s.acknowledged(2),
+      () => s.received(1, false),
+      () => s.received(1, true),
+      () => s.completed(1),
+      () => s.completed(2)
+    ]
+    for (const each of wrong) assert.throws(each, { reason: Reason.PROTOCOL_ERROR })
     assert.deepEqual(peer.taken(), [])
     assert.deepEqual([s.inflightLength, s.queueLength], [2, 1])
     assert.equal(s.received(2, false), true)
@@ -555,7 +560,7 @@ describe('Session: retry_interval', () => {
     host.pass(2400)
     const later = heads(peer.taken())
     assert.deepEqual(later.slice(0, 4), ['PUBLISH DUP 5', '6 2', 'PUBLISH DUP 3', 'PUBLISH DUP 4'])
-    for (const id of [3, 4, 5]) s.acknowledged(id)
+    for (const id of [4, 5]) s.acknowledged(id)
     s.completed(2)
     s.received(3, false)
     s.completed(3)
