@@ -32,7 +32,7 @@ export interface Sink {
 }
 
 export interface LogRoot extends Log {
-  /** Adds a sink; returns what removes it. */
+  /** Adds a sink; returns what removes and closes it. */
   add(sink: Sink): () => void
   /** The logs whose level can be set, as they are now. */
   targets(): LogTarget[]
@@ -115,8 +115,9 @@ export function createLog(...given: Sink[]): LogRoot {
       sinks.add(sink)
       settle()
       return () => {
-        sinks.delete(sink)
+        if (!sinks.delete(sink)) return
         settle()
+        void sink.close?.()
       }
     },
     async close() {

@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { LogOptions } from '../src/config/broker-options.js'
 import { BrokerError } from '../src/errors.js'
 import { createLog, type Level, type Sink, toText } from '../src/log.js'
@@ -279,6 +280,7 @@ test('a file that cannot be written any more is told, and written again when it 
   log.info('x'.repeat(1024))
   await until('it is told', () => said.length > 0)
   log.info('lost')
+  await sleep(100) // longer than a line waits for others
   rmSync(join(dir, 'log/broker.log.3'), { recursive: true })
   const now = Date.now()
   t.mock.method(Date, 'now', () => now + 5001)
