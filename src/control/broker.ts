@@ -5,7 +5,7 @@
  */
 import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Access } from '../access/access.js'
+import type { Access, Admission } from '../access/access.js'
 import type { Alarms } from '../alarms.js'
 import type { MqttOptions } from '../config/broker-options.js'
 import { Hub } from '../delivery/hub.js'
@@ -21,8 +21,7 @@ import { DeadlineWheel } from '../net/keepalive.js'
 import type { JournalEvents, JournalTimes } from '../store/journal.js'
 import type { Store } from '../store/store.js'
 import { isTopicName, levelsOf } from '../wire/topic.js'
-import { ConnectionLife } from './aedes.js'
-import type { AedesStream } from './aedes-stream.js'
+import { ConnectionLife, type Decisions } from './aedes.js'
 import { type Control, Front } from './front.js'
 import { Overseer } from './overseer.js'
 import { aliveKey, type Restored, restore } from './restore.js'
@@ -43,6 +42,12 @@ export interface Kept {
 /** Bytes that may wait for a client that reads slowly, beside its queue. */
 const maxPendingBytes = 1024 * 1024
 
+/** One client of an id comes in at a time. */
+interface Turn {
+  front: Front
+  readonly behind: { readonly front: Front; readonly go: () => void }[]
+}
+
 export class Broker {
   readonly hub: Hub
   readonly sessions: Sessions
@@ -54,12 +59,13 @@ export class Broker {
   readonly #control: Control
   #life: ConnectionLife | undefined
   readonly #connections = new Set<Connection>()
-  readonly #fronts = new WeakMap<AedesStream, Front>()
   readonly #online = new Map<string, Front>()
-  /** Who aedes has under a client id, and who waits for it to be gone. */
-  readonly #registered = new Map<string, { front: Front; waiting: (() => void)[] }>()
-  /** The last of those who come in under a client id, one after the other. */
-  readonly #turns = new Map<string, Promise<void>>()
+  /** Who aedes has under a client id. */
+  readonly #registered = new Map<string, Front>()
+  /** Who waits for it to be gone from there. */
+  readonly #leaving = new Map<Front, () => void>()
+  /** Who comes in under a client id, and those behind. */
+  readonly #turns = new Map<string, Turn>()
 
   readonly #kept: Kept | undefined
   #alive: NodeJS.Timeout | undefined
@@ -137,7 +143,6 @@ export class Broker {
     })
     this.#connections.add(connection)
     const front = new Front(connection, this.#control)
-    connection.once('close', () => this.#closed(front))
     front.start()
     return connection
   }
@@ -168,9 +173,8 @@ export class Broker {
 
   async kick(clientId: string): Promise<void> {
     const { connection } = this.#find(clientId)
-    const gone = new Promise<void>(resolve => connection.once('close', () => resolve()))
     connection.hangUp('kicked')
-    await gone
+    await new Promise<void>(resolve => process.nextTick(resolve)) // all that its end brings is done then
   }
 
   /** Publishes for the broker itself or the program it is embedded in; no ACL applies. */
@@ -247,68 +251,85 @@ export class Broker {
         return hooks.has('message.publish') ? pass : undefined
       },
       denyDisconnects: options.aclDenyAction === 'disconnect',
-      opened: (front, stream) => this.#fronts.set(stream, front),
       connected: front => this.#connected(front),
+      closed: front => this.#closed(front),
       subscribed: (front, filter, qos) => hooks.tell('session.subscribed', front.identity!.client, filter, qos),
       unsubscribed: (front, filter) => hooks.tell('session.unsubscribed', front.identity!.client, filter)
     }
   }
 
-  #decisions() {
+  #decisions(): Decisions<Front> {
     return {
-      authenticate: async (stream: AedesStream, username: string | undefined, password: Buffer | undefined) => {
-        const front = this.#fronts.get(stream)!
+      authenticate: (front, username, password) => {
         const info = front.info(username)
-        const admission = front.proved ?? (await this.#access.authenticate(info, password))
-        if (typeof admission === 'string') {
-          this.#log.warning('login refused', { ...front.who(), username: info.username, why: admission })
-          return admission === 'refused' ? 4 : 3
-        }
-        await this.#inTurn(info.clientId, front.connection)
-        front.admitted(admission)
-        return undefined
+        const admission = front.proved ?? this.#access.authenticate(info, password)
+        if (!(admission instanceof Promise)) return this.#judged(front, info, admission)
+        return admission.then(it => this.#judged(front, info, it))
       },
-      authorizeSubscribe: (stream: AedesStream, filter: string) => this.#fronts.get(stream)!.maySubscribe(filter),
-      registered: (stream: AedesStream) => {
-        const front = this.#fronts.get(stream)!
-        if (!front.connection.closed) this.#registered.set(front.clientId, { front, waiting: [] })
+      authorizeSubscribe: (front, filter) => front.maySubscribe(filter),
+      registered: front => {
+        if (!front.connection.closed) this.#registered.set(front.clientId, front)
       },
-      unregistered: (stream: AedesStream) => {
-        const front = this.#fronts.get(stream)!
-        const entry = this.#registered.get(front.clientId)
-        if (entry?.front !== front) return
+      unregistered: front => {
+        if (this.#registered.get(front.clientId) !== front) return
         this.#registered.delete(front.clientId)
-        for (const resume of entry.waiting) resume()
+        this.#leaving.get(front)?.()
+        this.#leaving.delete(front)
       },
-      failed: (err: Error) => this.#log.error('aedes', { err })
+      failed: err => this.#log.error('aedes', { err })
     }
+  }
+
+  /** At once where it can: most clients need wait for nobody. */
+  #judged(front: Front, info: ClientInfo, admission: Admission): number | undefined | Promise<undefined> {
+    if (typeof admission === 'string') {
+      this.#log.warning('login refused', { ...front.who(), username: info.username, why: admission })
+      return admission === 'refused' ? 4 : 3
+    }
+    const admit = (): undefined => {
+      front.admitted(admission)
+    }
+    const turn = this.#inTurn(front)
+    return turn === undefined ? admit() : turn.then(admit)
   }
 
   /**
    * One client of an id comes in at a time: the next waits until this one is in or gone, and then takes its
    * place. Only who has shown that he may come in gets a turn, so that nobody else can hold up a client.
    */
-  async #inTurn(clientId: string, connection: Connection): Promise<void> {
-    const before = this.#turns.get(clientId)
-    const over = new Promise<void>(resolve => connection.once('close', resolve).once('established', resolve))
-    const turn = Promise.all([before, over]).then(() => {
-      if (this.#turns.get(clientId) === turn) this.#turns.delete(clientId)
-    })
-    this.#turns.set(clientId, turn)
-    await before
-    if (!connection.closed) await this.#takeOver(clientId)
+  #inTurn(front: Front): undefined | Promise<void> {
+    if (front.connection.closed) return undefined
+    const turn = this.#turns.get(front.clientId)
+    if (turn === undefined) {
+      this.#turns.set(front.clientId, { front, behind: [] })
+      return this.#takeOver(front.clientId)
+    }
+    const mine = new Promise<void>(go => turn.behind.push({ front, go }))
+    return mine.then(() => (front.connection.closed ? undefined : this.#takeOver(front.clientId)))
+  }
+
+  /** The front is in, or gone. */
+  #turnOver(front: Front): void {
+    const turn = this.#turns.get(front.clientId)
+    if (turn?.front !== front) return
+    while (turn.front.connection.closed || turn.front === front) {
+      const next = turn.behind.shift()
+      if (next === undefined) return void this.#turns.delete(front.clientId)
+      turn.front = next.front
+      next.go()
+    }
   }
 
   /**
    * Ends the connection that has the client id now [MQTT-3.1.4-2] and waits until aedes has forgotten it:
    * a client that is still leaving when the next one registers takes that one's entry with it.
    */
-  async #takeOver(clientId: string): Promise<void> {
+  #takeOver(clientId: string): undefined | Promise<void> {
     const holder = this.#registered.get(clientId)
-    if (holder === undefined) return
-    const gone = new Promise<void>(resolve => holder.waiting.push(resolve))
-    holder.front.connection.hangUp('takeover')
-    await gone
+    if (holder === undefined) return undefined
+    const gone = new Promise<void>(resolve => this.#leaving.set(holder, resolve))
+    holder.connection.hangUp('takeover')
+    return gone
   }
 
   #connected(front: Front): void {
@@ -316,11 +337,13 @@ export class Broker {
     this.#online.set(client.clientId, front)
     this.#log.info('client connected', { ...front.who(), username: client.username })
     this.#hooks.tell('client.connected', client)
+    this.#turnOver(front)
   }
 
   #closed(front: Front): void {
     const { connection } = front
     this.#connections.delete(connection)
+    this.#turnOver(front)
     if (front.session === undefined) return // was never in
     const { client } = front.identity!
     if (this.#online.get(client.clientId) === front) this.#online.delete(client.clientId)

@@ -43,7 +43,7 @@ import {
 import { type Properties, sized } from '../wire/properties.js'
 import { malformed, PacketError, protocolError, Reason, type ReasonCode } from '../wire/reason-codes.js'
 import { levelsOf, mounted, splitShared } from '../wire/topic.js'
-import { AedesStream } from './aedes-stream.js'
+import { AedesStream, type Asker } from './aedes-stream.js'
 import { type Authority, Exchange } from './exchange.js'
 import type { Opened, Sessions } from './sessions.js'
 import { LastWill } from './will.js'
@@ -80,9 +80,9 @@ export interface Control {
   readonly filter: ((message: Message) => Promise<Message | null>) | undefined
   /** A publish was denied: true when the connection is to be ended for it. */
   readonly denyDisconnects: boolean
-  /** Before aedes sees the stream. */
-  opened(front: Front, stream: AedesStream): void
   connected(front: Front): void
+  /** Once, when its connection is over. */
+  closed(front: Front): void
   subscribed(front: Front, filter: string, qos: number): void
   unsubscribed(front: Front, filter: string): void
 }
@@ -110,10 +110,11 @@ const connackReason = new Map<number, ReasonCode>([
   [5, Reason.NOT_AUTHORIZED]
 ])
 
-export class Front implements Handler, Gatekeeper, Link {
+export class Front implements Handler, Gatekeeper, Link, Asker {
   readonly connection: Connection
   readonly #control: Control
-  readonly #stream: AedesStream
+  /** Since its CONNECT. */
+  #stream: AedesStream | undefined
   #connect: Connect | undefined
   #clientId = ''
   #identity: Identity | undefined
@@ -135,14 +136,9 @@ export class Front implements Handler, Gatekeeper, Link {
   constructor(connection: Connection, control: Control) {
     this.connection = connection
     this.#control = control
-    this.#stream = new AedesStream(
-      packet => this.#answered(packet),
-      () => this.connection.hangUp('closed')
-    )
     const rate = control.options.maxPublishRate
     // One less: with each message it is asked how long the next has to wait.
     if (rate !== undefined) this.#rate = new RateLimit({ ...rate, burst: rate.burst - 1 })
-    connection.once('close', () => this.#closed())
   }
 
   start(): void {
@@ -243,7 +239,7 @@ export class Front implements Handler, Gatekeeper, Link {
 
   // ── packets ────────────────────────────────────────────────────────────────
 
-  packet = (bytes: Buffer, start: number, at: number, end: number): boolean => {
+  packet(bytes: Buffer, start: number, at: number, end: number): boolean {
     try {
       const type = bytes[start]! >> 4
       if (this.#publisher === undefined) return this.#first(bytes, start, at, end)
@@ -318,7 +314,7 @@ export class Front implements Handler, Gatekeeper, Link {
   }
 
   #comesIn(): void {
-    this.#control.opened(this, this.#stream)
+    this.#stream = new AedesStream(this)
     this.#control.handle(this.#stream)
     this.#stream.push(connectOf(this.#clientId, this.#connect!))
   }
@@ -402,16 +398,16 @@ export class Front implements Handler, Gatekeeper, Link {
       case PacketType.SUBSCRIBE:
         this.#asked = readSubscribe(bytes, at, end, version)
         this.#checkAnswer(this.#asked.requests.length)
-        this.#stream.push(subscribeOf(this.#asked))
+        this.#stream!.push(subscribeOf(this.#asked))
         return false
       case PacketType.UNSUBSCRIBE:
         this.#asked = readUnsubscribe(bytes, at, end, version)
         this.#checkAnswer(this.#asked.filters.length)
-        this.#stream.push(unsubscribePlaceholder)
+        this.#stream!.push(unsubscribePlaceholder)
         return false
       case PacketType.PINGREQ:
         if (at !== end) throw malformed('PINGREQ')
-        this.#stream.push(pingreq)
+        this.#stream!.push(pingreq)
         return true
       case PacketType.DISCONNECT:
         this.#disconnect(bytes, at, end)
@@ -475,8 +471,8 @@ export class Front implements Handler, Gatekeeper, Link {
     }
     this.#saidGoodbye = true
     this.#willStays = reason !== 0 // [MQTT-3.14.4-3]
-    this.#stream.push(disconnectPlain)
-    this.connection.hangUp('normal')
+    this.connection.hangUp('normal') // before aedes does, with another reason
+    this.#stream!.push(disconnectPlain)
   }
 
   #capped(seconds: number): number {
@@ -485,7 +481,11 @@ export class Front implements Handler, Gatekeeper, Link {
 
   // ── aedes' answers ─────────────────────────────────────────────────────────
 
-  #answered(packet: Buffer): void {
+  ended(): void {
+    this.connection.hangUp('closed')
+  }
+
+  answered(packet: Buffer): void {
     if (this.connection.closed) return
     switch (packet[0]! >> 4) {
       case PacketType.CONNACK:
@@ -646,13 +646,15 @@ export class Front implements Handler, Gatekeeper, Link {
     return code === undefined ? undefined : disconnect(code)
   }
 
-  #closed(): void {
-    this.#stream.destroy()
+  closed(): void {
+    this.#stream?.destroy()
     this.#exchange?.end()
     clearTimeout(this.#pause)
     const session = this.#session
-    if (session === undefined) return
-    this.#control.sessions.leave(session, this.#saidGoodbye && !this.#willStays ? undefined : this.#will)
+    if (session !== undefined) {
+      this.#control.sessions.leave(session, this.#saidGoodbye && !this.#willStays ? undefined : this.#will)
+    }
+    this.#control.closed(this)
   }
 
   who(): object {

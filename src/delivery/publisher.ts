@@ -45,6 +45,8 @@ refused.failed = true
 /** The view of the message in hand; one is enough, since nothing else happens while it is looked at. */
 const view = new Message()
 
+const none = Buffer.alloc(0)
+
 export class Publisher {
   readonly #hub: Hub
   readonly #session: Session
@@ -53,7 +55,7 @@ export class Publisher {
   readonly #isVersion5: boolean
   #aliases: Map<number, string> | undefined
   /** The last topic as bytes and text, and who wanted it. */
-  #topicBytes: Buffer = Buffer.alloc(0)
+  #topicBytes: Buffer = none
   #topic = ''
   #match: Match<Session> | undefined
   #matchVersion = -1

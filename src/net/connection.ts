@@ -4,7 +4,6 @@
  * nothing or reads nothing, and why the connection ended. What the packets mean is
  * its handler's.
  */
-import { EventEmitter } from 'node:events'
 import type { Duplex } from 'node:stream'
 import type { EndReason, Peer } from '../hooks.js'
 import { type FrameFault, FrameReader, PacketType, type Take } from '../wire/frame.js'
@@ -25,6 +24,8 @@ export interface Origin {
   readonly sendTimeout: number
   readonly sendTimeoutClose: boolean
   readonly rateLimit: Rate | undefined
+  /** Told once, when the connection is over and everything that its end brings is done. */
+  ended(reason: EndReason): void
 }
 
 export interface ConnectionOptions {
@@ -39,13 +40,15 @@ export interface ConnectionOptions {
 /** Who knows what the packets mean. */
 export interface Handler {
   /** A whole packet; false: no more of them until resume(). */
-  readonly packet: Take
+  packet(bytes: Buffer, start: number, at: number, end: number): boolean
   /** The stream of bytes is wrong; the connection is about to end. */
   fault(fault: FrameFault, why: string): void
   /** There is room for what had to wait. */
   drained(): void
   /** What is still to be said to a peer whose connection ends for this reason. */
   lastWords(reason: EndReason): Buffer | undefined
+  /** Once, when the connection is over. */
+  closed(): void
 }
 
 /** How long a closing connection may take to send what it still has to say. */
@@ -62,7 +65,7 @@ const nothing = Buffer.alloc(0)
 /** Whether a packet that begins so may be CONNECT: MQTT 3.1 leaves its flags open, but no QoS is 3, and TLS begins so. */
 const isConnect = (first: number): boolean => first >> 4 === PacketType.CONNECT && (first & 6) !== 6
 
-export class Connection extends EventEmitter<{ close: []; established: [] }> implements Watched {
+export class Connection implements Watched {
   readonly origin: Origin
   readonly out: Outbox
   readonly #transport: Duplex
@@ -83,9 +86,10 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
   readonly #rateLimit: RateLimit | undefined
   #holdBack: NodeJS.Timeout | undefined
   #stalled: NodeJS.Timeout | undefined
+  /** Most connections never stall. */
+  #hearsDrain = false
 
   constructor(transport: Duplex, origin: Origin, wheel: DeadlineWheel, options: ConnectionOptions) {
-    super()
     this.origin = origin
     this.out = new Outbox(
       transport,
@@ -104,10 +108,10 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
   start(handler: Handler): void {
     this.#handler = handler
     const transport = this.#transport
+    const gone = (): void => this.#gone('closed')
     transport.on('data', chunk => this.#received(chunk as Buffer))
-    transport.on('drain', () => this.#drained())
-    transport.once('end', () => this.#gone('closed'))
-    transport.once('close', () => this.#gone('closed'))
+    transport.on('end', gone)
+    transport.on('close', gone)
     transport.on('error', err => this.#gone(reasonOf(err)))
     this.#wheel.watch(this)
   }
@@ -130,7 +134,6 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
   established(keepAliveMs: number): void {
     this.#keepAliveMs = keepAliveMs
     this.#wheel.watch(this)
-    this.emit('established')
   }
 
   /** Ends the connection over something that the peer must not send. */
@@ -153,7 +156,7 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
     clearTimeout(this.#holdBack)
     clearTimeout(this.#stalled)
     this.#closeTransport(reason)
-    process.nextTick(() => this.emit('close'))
+    process.nextTick(tellClosed, this)
   }
 
   /**
@@ -190,6 +193,12 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
   #gone(reason: EndReason): void {
     if (this.#busy && !this.#closed) this.#left ??= reason
     else this.hangUp(reason)
+  }
+
+  /** The end of hangUp(), in the next tick: whoever hung up is not called back meanwhile. */
+  over(): void {
+    this.#handler?.closed()
+    this.origin.ended(this.#reason!)
   }
 
   deadline(): number {
@@ -246,6 +255,10 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
 
   /** The peer leaves what is sent to it unread. */
   #stall(): void {
+    if (!this.#hearsDrain) {
+      this.#hearsDrain = true
+      this.#transport.on('drain', () => this.#drained())
+    }
     const { sendTimeout, sendTimeoutClose } = this.origin
     if (!sendTimeoutClose || this.#closed) return
     this.#stalled ??= setTimeout(() => this.hangUp('send_timeout'), sendTimeout)
@@ -261,6 +274,8 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
     if (!this.#closed) this.#handler?.drained()
   }
 }
+
+const tellClosed = (connection: Connection): void => connection.over()
 
 function reasonOf({ code = '' }: NodeJS.ErrnoException): EndReason {
   if (code === 'ECONNRESET' || code === 'EPIPE') return 'closed'

@@ -876,7 +876,8 @@ async function bare(t: TestContext, hooks: Hooks): Promise<{ port: number }> {
       mountpoint: '',
       sendTimeout: 1000,
       sendTimeoutClose: true,
-      rateLimit: undefined
+      rateLimit: undefined,
+      ended() {}
     })
   })
   server.listen(0, '127.0.0.1')
