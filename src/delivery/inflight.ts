@@ -44,7 +44,8 @@ export class Outgoing {
 }
 
 export class Inflight {
-  #table: (Outgoing | undefined)[] = new Array(16)
+  /** Empty until something is under way: most clients of most brokers are idle. */
+  #table: (Outgoing | undefined)[] = []
   #size = 0
   #last = 0
   #added = 0
@@ -60,6 +61,7 @@ export class Inflight {
 
   /** Gives the message the next free packet id if it has none. There must be one: at most 65 535 are under way. */
   add(outgoing: Outgoing): number {
+    if (this.#table.length === 0) this.#table = new Array(16)
     let id = outgoing.packetId
     if (id === 0) {
       id = this.#last
@@ -96,7 +98,7 @@ export class Inflight {
   }
 
   clear(): void {
-    this.#table = new Array(16)
+    this.#table = []
     this.#size = 0
   }
 
