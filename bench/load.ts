@@ -11,7 +11,8 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { PacketType } from '../src/wire/frame.js'
 
 export interface Workload {
-  readonly shape: 'fan-in' | 'fan-out' | 'pairs'
+  /** In `share` the subscribers are one group. */
+  readonly shape: 'fan-in' | 'fan-out' | 'pairs' | 'share'
   readonly publishers: number
   readonly subscribers: number
   readonly qos: 0 | 1 | 2
@@ -20,6 +21,10 @@ export interface Workload {
   readonly seconds: number
   /** 4 is MQTT 3.1.1. */
   readonly version: 4 | 5
+  /** Two in each message, in MQTT 5. */
+  readonly userProperties?: boolean
+  /** Messages a second of all publishers together, come what may; without it each has `window` under way. */
+  readonly rate?: number
 }
 
 export interface Outcome {
@@ -49,6 +54,20 @@ const packet = (header: number, ...body: Buffer[]): Buffer => {
     if (rest <= 127) break
   }
   return Buffer.concat([Buffer.from([header, ...length]), all])
+}
+
+/** CONNECT of a client that wants a new session. */
+export function connectPacket(id: string, version: number): Buffer {
+  const properties = version === 5 ? Buffer.from([0]) : Buffer.alloc(0)
+  return packet(0x10, string('MQTT'), Buffer.from([version, 2, 0, 0]), properties, string(id))
+}
+
+/** Of a PUBLISH in MQTT 5, their length before them. */
+function twoUserProperties(): Buffer {
+  const pair = (name: string, value: string): Buffer =>
+    Buffer.concat([Buffer.from([0x26]), string(name), string(value)])
+  const both = Buffer.concat([pair('content', 'reading'), pair('origin', 'bench')])
+  return Buffer.concat([Buffer.from([both.length]), both])
 }
 
 /** Bytes to send, joined until the event loop comes round. */
@@ -81,8 +100,7 @@ async function open(port: number, id: string, version: number, take: OnPacket): 
   const accepted = new Promise<void>(resolve => {
     socket.on('data', chunk => cut(chunk as Buffer, resolve))
   })
-  const properties = version === 5 ? Buffer.from([0]) : Buffer.alloc(0)
-  sender.send(packet(0x10, string('MQTT'), Buffer.from([version, 2, 0, 0]), properties, string(id)))
+  sender.send(connectPacket(id, version))
   await accepted
   return sender
 }
@@ -113,7 +131,7 @@ function cutter(take: OnPacket): (chunk: Buffer, accepted: () => void) => void {
 }
 
 async function run(port: number, load: Workload): Promise<Outcome> {
-  const { shape, publishers, subscribers, qos, size, version, seconds } = load
+  const { shape, publishers, subscribers, qos, size, version, seconds, userProperties, rate } = load
   const topicOf = (i: number): string => (shape === 'pairs' ? `bench/${i}` : 'bench/all')
   const receivers = shape === 'fan-out' ? subscribers : 1
   const next: number[] = new Array(publishers).fill(0)
@@ -128,20 +146,37 @@ async function run(port: number, load: Workload): Promise<Outcome> {
   let stopping = false
   const senders: Sender[] = []
   const properties = version === 5 ? Buffer.from([0]) : Buffer.alloc(0)
+  const publishProperties = userProperties === true ? twoUserProperties() : properties
 
+  const publishOne = (i: number): void => {
+    const n = next[i]!++
+    pending[i]! += receivers
+    const payload = Buffer.alloc(size)
+    payload.writeUInt32BE(i, 0)
+    payload.writeUInt32BE(n, 4)
+    payload.writeDoubleBE(performance.now(), 8)
+    const id = (n % 65_535) + 1
+    const packetId = qos === 0 ? Buffer.alloc(0) : Buffer.from([id >> 8, id & 255])
+    senders[i]!.send(packet(0x30 | (qos << 1), string(topicOf(i)), packetId, publishProperties, payload))
+  }
+
+  /** As many as may be under way. */
   const publish = (i: number): void => {
+    if (rate !== undefined) return
     const room = window * receivers
     while (!stopping && pending[i]! + receivers <= room && (qos === 0 || next[i]! - acknowledged[i]! < window)) {
-      const n = next[i]!++
-      pending[i]! += receivers
-      const payload = Buffer.alloc(size)
-      payload.writeUInt32BE(i, 0)
-      payload.writeUInt32BE(n, 4)
-      payload.writeDoubleBE(performance.now(), 8)
-      const id = (n % 65_535) + 1
-      const packetId = qos === 0 ? Buffer.alloc(0) : Buffer.from([id >> 8, id & 255])
-      senders[i]!.send(packet(0x30 | (qos << 1), string(topicOf(i)), packetId, properties, payload))
+      publishOne(i)
     }
+  }
+
+  /** As many as are due by now, from one publisher after the other. */
+  const publishDue = (perSecond: number): NodeJS.Timeout => {
+    const from = performance.now()
+    let sent = 0
+    return setInterval(() => {
+      const due = ((performance.now() - from) / 1000) * perSecond
+      while (!stopping && sent < due) publishOne(sent++ % publishers)
+    }, 1)
   }
 
   for (let s = 0; s < subscribers; s++) {
@@ -168,7 +203,8 @@ async function run(port: number, load: Workload): Promise<Outcome> {
       }
       publish(from)
     })
-    sender.send(packet(0x82, Buffer.from([0, 1]), properties, string(topicOf(s)), Buffer.from([qos])))
+    const filter = shape === 'share' ? `$share/bench/${topicOf(s)}` : topicOf(s)
+    sender.send(packet(0x82, Buffer.from([0, 1]), properties, string(filter), Buffer.from([qos])))
   }
   await sleep(200)
   for (let i = 0; i < publishers; i++) {
@@ -179,6 +215,7 @@ async function run(port: number, load: Workload): Promise<Outcome> {
       if (type !== PacketType.CONNACK) publish(i)
     })
   }
+  if (rate !== undefined) publishDue(rate)
   for (let i = 0; i < publishers; i++) publish(i)
   await sleep(500)
   parentPort!.postMessage('measuring')
@@ -196,8 +233,8 @@ async function run(port: number, load: Workload): Promise<Outcome> {
   return { delivered, seconds: took, lost, doubled, outOfOrder, p50: percentile(0.5), p99: percentile(0.99) }
 }
 
-if (parentPort !== null) {
-  const { port, load } = workerData as { port: number; load: Workload }
+const { port, load } = (workerData ?? {}) as { port: number; load?: Workload }
+if (parentPort !== null && load !== undefined) {
   parentPort.postMessage(await run(port, load))
   process.exit()
 }
