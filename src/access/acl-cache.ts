@@ -34,7 +34,8 @@ export class AclCache {
   /** A verdict that was sought under rules no longer in force is not kept. */
   set(topic: string, allowed: boolean, epoch: number): void {
     if (epoch !== this.#epoch) return
-    const verdicts = (this.#verdicts ??= new Map())
+    this.#verdicts ??= new Map()
+    const verdicts = this.#verdicts
     if (verdicts.size >= this.#maxSize) {
       const [oldest] = verdicts.keys()
       verdicts.delete(oldest!)

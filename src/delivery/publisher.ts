@@ -164,14 +164,14 @@ export class Publisher {
     const { bytes, topicAt, topicEnd, end } = message
     const reader = new Reader(bytes, at, end)
     let expiryAt = -1
-    const properties = readProperties(reader, In.PUBLISH, (id, from) => {
+    const seen = (id: number, from: number): void => {
       if (id === 0x02) expiryAt = from + 1
-    })
+    }
+    const properties = readProperties(reader, In.PUBLISH, seen, true)
     checkResponseTopic(properties)
     this.#saysText = properties.payloadFormatIndicator === 1
-    const { topicAlias, subscriptionIdentifier, ...forwarded } = properties
+    const { topicAlias, subscriptionIdentifier, messageExpiryInterval } = properties
     if (subscriptionIdentifier !== undefined) throw protocolError('a subscription identifier from a client') // [MQTT-3.3.4-6]
-    const { messageExpiryInterval } = forwarded
     if (topicAlias !== undefined && (topicAlias === 0 || topicAlias > this.#gate.topicAliasMaximum)) {
       throw new PacketError(Reason.TOPIC_ALIAS_INVALID, `topic alias ${topicAlias}`) // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
     }
@@ -188,6 +188,7 @@ export class Publisher {
     }
     if (topicAlias !== undefined) {
       const { qos, retain, from } = message
+      const { topicAlias: _, ...forwarded } = readProperties(new Reader(bytes, at, end), In.PUBLISH)
       return Message.withProperties(this.#topic, bytes.subarray(reader.at, end), { qos, retain, from }, forwarded)
     }
     message.topic = this.#topic

@@ -72,13 +72,15 @@ const byName = new Map<string, Entry>(table.map(entry => [entry[0], entry]))
 const forbidZero = new Set(['receiveMaximum', 'maximumPacketSize', 'subscriptionIdentifier'])
 
 /**
- * Reads the properties of a packet, their length first. `each` is told where one begins and ends.
+ * Reads the properties of a packet, their length first. `each` is told where one begins and ends. User properties,
+ * which say nothing to the broker, can be left out of what is returned; they are checked all the same.
  * One that may not stand there makes the packet malformed (section 2.2.2.2); one twice is a protocol error.
  */
 export function readProperties(
   reader: Reader,
   packet: number,
-  each?: (id: number, from: number, to: number) => void
+  each?: (id: number, from: number, to: number) => void,
+  leaveOutPairs = false
 ): Properties {
   const length = reader.length()
   if (length > reader.left) throw malformed('properties run past the packet')
@@ -91,7 +93,10 @@ export function readProperties(
     if (entry === undefined) throw malformed(`no such property: ${id}`)
     const [name, , kind, packets] = entry
     if ((packets & packet) === 0) throw malformed(`property ${name} does not belong there`)
-    if (kind === 'pair') {
+    if (kind === 'pair' && leaveOutPairs) {
+      reader.skipText()
+      reader.skipText()
+    } else if (kind === 'pair') {
       found[name] ??= []
       ;(found[name] as [string, string][]).push([reader.text(), reader.text()])
     } else {
