@@ -70,22 +70,47 @@ function twoUserProperties(): Buffer {
   return Buffer.concat([Buffer.from([both.length]), both])
 }
 
-/** Bytes to send, joined until the event loop comes round. */
+/** Bytes to send, collected in one buffer until the event loop comes round. */
 class Sender {
   readonly #socket: Socket
-  #parts: Buffer[] = []
+  #bytes = Buffer.allocUnsafe(4096)
+  #length = 0
 
   constructor(socket: Socket) {
     this.#socket = socket
   }
 
-  send(bytes: Buffer): void {
-    if (this.#parts.push(bytes) === 1) setImmediate(() => this.#flush())
+  /** The buffer, with room for `n` bytes from `at` on. */
+  room(n: number): { bytes: Buffer; at: number } {
+    if (this.#length === 0) setImmediate(() => this.#flush())
+    if (this.#length + n > this.#bytes.length) {
+      const more = Buffer.allocUnsafe(Math.max(this.#bytes.length * 2, this.#length + n))
+      this.#bytes.copy(more, 0, 0, this.#length)
+      this.#bytes = more
+    }
+    const at = this.#length
+    this.#length += n
+    return { bytes: this.#bytes, at }
+  }
+
+  send(packet: Buffer): void {
+    const { bytes, at } = this.room(packet.length)
+    packet.copy(bytes, at)
+  }
+
+  /** Answers the packet whose id stands at from[id]. */
+  acknowledge(header: number, from: Buffer, id: number): void {
+    const { bytes, at } = this.room(4)
+    bytes[at] = header
+    bytes[at + 1] = 2
+    bytes[at + 2] = from[id]!
+    bytes[at + 3] = from[id + 1]!
   }
 
   #flush(): void {
-    this.#socket.write(this.#parts.length === 1 ? this.#parts[0]! : Buffer.concat(this.#parts))
-    this.#parts = []
+    this.#socket.write(this.#bytes.subarray(0, this.#length))
+    this.#bytes = Buffer.allocUnsafe(this.#bytes.length)
+    this.#length = 0
   }
 }
 
@@ -148,16 +173,25 @@ async function run(port: number, load: Workload): Promise<Outcome> {
   const properties = version === 5 ? Buffer.from([0]) : Buffer.alloc(0)
   const publishProperties = userProperties === true ? twoUserProperties() : properties
 
+  /** Each publisher's PUBLISH, but for its number, time and packet id. */
+  const frames = Array.from({ length: publishers }, (_, i) => {
+    const payload = Buffer.alloc(size)
+    payload.writeUInt32BE(i, 0)
+    const topic = string(topicOf(i))
+    const frame = packet(0x30 | (qos << 1), topic, Buffer.alloc(qos === 0 ? 0 : 2), publishProperties, payload)
+    return { frame, idAt: frame.length - size - publishProperties.length - 2 }
+  })
+
   const publishOne = (i: number): void => {
     const n = next[i]!++
     pending[i]! += receivers
-    const payload = Buffer.alloc(size)
-    payload.writeUInt32BE(i, 0)
-    payload.writeUInt32BE(n, 4)
-    payload.writeDoubleBE(performance.now(), 8)
-    const id = (n % 65_535) + 1
-    const packetId = qos === 0 ? Buffer.alloc(0) : Buffer.from([id >> 8, id & 255])
-    senders[i]!.send(packet(0x30 | (qos << 1), string(topicOf(i)), packetId, publishProperties, payload))
+    const { frame, idAt } = frames[i]!
+    const { bytes, at } = senders[i]!.room(frame.length)
+    frame.copy(bytes, at)
+    if (qos > 0) bytes.writeUInt16BE((n % 65_535) + 1, at + idAt)
+    const payload = at + frame.length - size
+    bytes.writeUInt32BE(n, payload + 4)
+    bytes.writeDoubleBE(performance.now(), payload + 8)
   }
 
   /** As many as may be under way. */
@@ -183,13 +217,13 @@ async function run(port: number, load: Workload): Promise<Outcome> {
     const last: number[] = new Array(publishers).fill(-1)
     const sender = await open(port, `bench-s${s}`, version, (bytes, start, at, end) => {
       const type = bytes[start]! >> 4
-      if (type === PacketType.PUBREL) sender.send(Buffer.from([0x70, 2, bytes[at]!, bytes[at + 1]!]))
+      if (type === PacketType.PUBREL) sender.acknowledge(0x70, bytes, at)
       if (type !== PacketType.PUBLISH) return
       const topic = (bytes[at]! << 8) | bytes[at + 1]!
       const granted = (bytes[start]! >> 1) & 3
       const id = at + 2 + topic
-      if (granted === 1) sender.send(Buffer.from([0x40, 2, bytes[id]!, bytes[id + 1]!]))
-      if (granted === 2) sender.send(Buffer.from([0x50, 2, bytes[id]!, bytes[id + 1]!]))
+      if (granted === 1) sender.acknowledge(0x40, bytes, id)
+      if (granted === 2) sender.acknowledge(0x50, bytes, id)
       const payload = end - size
       const from = bytes.readUInt32BE(payload)
       const n = bytes.readUInt32BE(payload + 4)
@@ -211,7 +245,7 @@ async function run(port: number, load: Workload): Promise<Outcome> {
     senders[i] = await open(port, `bench-p${i}`, version, (bytes, start, at) => {
       const type = bytes[start]! >> 4
       if (type === PacketType.PUBACK || type === PacketType.PUBCOMP) acknowledged[i]!++
-      if (type === PacketType.PUBREC) senders[i]!.send(Buffer.from([0x62, 2, bytes[at]!, bytes[at + 1]!]))
+      if (type === PacketType.PUBREC) senders[i]!.acknowledge(0x62, bytes, at)
       if (type !== PacketType.CONNACK) publish(i)
     })
   }
