@@ -28,6 +28,8 @@ const { values } = parseArgs({
   }
 })
 
+/** How long idle connections are left alone before their memory is looked at. */
+const settleMs = 10_000
 const dir = mkdtempSync(join(tmpdir(), 'broker-bench-'))
 const common = { size: 64, seconds: Number(values.seconds), version: 4 } as const
 const many = { publishers: 50, subscribers: 50 }
@@ -102,9 +104,6 @@ async function row(name: string, contender: Contender, load: Workload): Promise<
     broker.kill('SIGKILL')
   }
 }
-
-/** How long idle connections are left alone before their memory is looked at. */
-const settleMs = 10_000
 
 async function connections(contender: Contender, count: number): Promise<string> {
   const port = await freePort()
