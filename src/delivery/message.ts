@@ -161,6 +161,24 @@ export class Message {
     return made
   }
 
+  /**
+   * One of the store, whose bytes are somebody else's: topic, properties and payload, one behind the other from `at` to
+   * `end`, as in PUBLISH. @param lengths of topic and properties.
+   */
+  static restored(bytes: Buffer, at: number, end: number, [topic, properties]: readonly [number, number]): Message {
+    const message = new Message()
+    const start = reserve(end - at)
+    copyBytes(bytes, at, end, slab, start)
+    message.bytes = slab
+    message.topicAt = start
+    message.topicEnd = message.propertiesAt = start + topic
+    message.propertiesEnd = message.payloadAt = start + topic + properties
+    message.end = start + end - at
+    message.topic = slab.toString('utf8', start + 2, start + topic)
+    message.#owned = true
+    return message
+  }
+
   /** A message that the broker or a program makes. */
   static of(
     topic: string,

@@ -105,26 +105,16 @@ export function encodeMessage(message: Message, into: Buffer, start: number): nu
 }
 
 export function decodeMessage(bytes: Buffer, start: number): Message {
-  const message = new Message()
+  const from = bytes.readUInt16LE(start + 13)
+  const at = start + messageHead + (from === noFrom ? 0 : from)
+  const lengths = [bytes.readUInt16LE(start + 15), bytes.readUInt32LE(start + 17)] as const
+  const message = Message.restored(bytes, at, bytes.length, lengths)
   message.qos = (bytes[start]! & 3) as QoS
   message.retain = (bytes[start]! & 4) !== 0
   message.expiresAt = bytes.readDoubleLE(start + 1)
   message.expiryAt = bytes.readInt32LE(start + 9)
-  const from = bytes.readUInt16LE(start + 13)
-  const topic = bytes.readUInt16LE(start + 15)
-  const properties = bytes.readUInt32LE(start + 17)
-  let at = start + messageHead
-  if (from !== noFrom) {
-    message.from = bytes.toString('utf8', at, at + from)
-    at += from
-  }
-  message.bytes = bytes
-  message.topicAt = at
-  message.topicEnd = message.propertiesAt = at + topic
-  message.topic = bytes.toString('utf8', at + 2, at + topic)
-  message.propertiesEnd = message.payloadAt = at + topic + properties
-  message.end = bytes.length
-  return message.kept()
+  if (from !== noFrom) message.from = bytes.toString('utf8', start + messageHead, at)
+  return message
 }
 
 export function messageRecord(message: Message): Buffer {
