@@ -16,6 +16,7 @@ import type { Session, SessionLimits } from '../delivery/session.js'
 import { BrokerError, messageOf } from '../errors.js'
 import type { ClientInfo, Message as HookMessage, Hooks } from '../hooks.js'
 import type { Log } from '../log.js'
+import { Metrics } from '../metrics.js'
 import { Connection, type Origin } from '../net/connection.js'
 import { DeadlineWheel } from '../net/keepalive.js'
 import type { JournalEvents, JournalTimes } from '../store/journal.js'
@@ -49,6 +50,7 @@ interface Turn {
 }
 
 export class Broker {
+  readonly metrics = new Metrics()
   readonly hub: Hub
   readonly sessions: Sessions
   readonly #options: MqttOptions
@@ -94,7 +96,8 @@ export class Broker {
         upgradeQos: session.upgradeQos,
         retainExpiry: retain.expiryInterval
       },
-      keeper
+      keeper,
+      this.metrics
     )
     const host = new Overseer(this.#wheel, alarms, log)
     this.sessions = new Sessions(this.hub, limitsOf(options), this.#wheel, host)
@@ -139,7 +142,8 @@ export class Broker {
     const connection = new Connection(transport, origin, this.#wheel, {
       maxPacketSize: this.#options.maxPacketSize,
       idleTimeout: this.#options.client.idleTimeout,
-      maxPending: maxPendingBytes
+      maxPending: maxPendingBytes,
+      metrics: this.metrics
     })
     this.#connections.add(connection)
     const front = new Front(connection, this.#control)
@@ -335,6 +339,7 @@ export class Broker {
   #connected(front: Front): void {
     const { client } = front.identity!
     this.#online.set(client.clientId, front)
+    this.metrics.peak('clients', this.#online.size)
     this.#log.info('client connected', { ...front.who(), username: client.username })
     this.#hooks.tell('client.connected', client)
     this.#turnOver(front)

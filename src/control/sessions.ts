@@ -145,7 +145,7 @@ export class Sessions {
     const { keeper } = this.#hub
     if (before?.session.keep !== undefined) keeper?.gather()
     if (before !== undefined) this.#end(clientId, before)
-    const session = new Session(clientId, this.#limits, this.#host)
+    const session = new Session(clientId, this.#limits, this.#host, new Date(), this.#hub.metrics)
     const stay = this.#stayOf(session, expirySeconds)
     stay.will = will
     if (expirySeconds > 0 && keeper !== undefined) {
@@ -159,6 +159,7 @@ export class Sessions {
     const { clientId } = session
     const stay = new Stay(session, expirySeconds, this.#wheel, () => this.end(clientId))
     this.#stays.set(clientId, stay)
+    this.#hub.metrics.peak('sessions', this.#stays.size)
     return stay
   }
 
@@ -178,7 +179,7 @@ export class Sessions {
   /** A session of the store; its messages come with Session.restore(), and resume() when all is there. */
   restore(record: SessionRecord, keeper: Keeper, will: LastWill | undefined): Session {
     const { id, clientId, createdAt, expiry } = record
-    const session = new Session(clientId, this.#limits, this.#host, new Date(createdAt))
+    const session = new Session(clientId, this.#limits, this.#host, new Date(createdAt), this.#hub.metrics)
     const stay = this.#stayOf(session, expiry)
     stay.will = will
     this.#keep(stay, new SessionKeep(keeper, clientId, session, { id }))

@@ -86,12 +86,15 @@ export class Router<S> {
   version = 0
   /** Subscriptions in all. */
   size = 0
+  /** Filters that somebody subscribes to. */
+  topics = 0
 
   /** True when the subscription is new; one under the same filter is replaced. */
   add(subscription: Subscription<S>): boolean {
     const { group, filter } = splitShared(subscription.filter)
     this.#changed(filter)
     const there = this.#find(filter)
+    if (there === undefined) this.topics++
     if (group === undefined && (there === undefined || isSame(there, subscription.subscriber, subscription.filter))) {
       this.#put(filter, subscription)
       if (there === undefined) this.size++
@@ -197,6 +200,7 @@ export class Router<S> {
 
   /** Takes away what has become empty, so that filters that come and go leave nothing. */
   #prune(filter: string): void {
+    this.topics--
     if (!isWild(filter)) {
       this.#exact.delete(filter)
       return
