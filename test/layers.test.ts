@@ -21,8 +21,10 @@ const may: Record<string, string[]> = {
     'hooks',
     'lock',
     'net/',
-    'plugins'
+    'plugins',
+    'sys'
   ],
+  sys: ['about', 'delivery/message'],
   settings: ['access/acl-file', 'config/', 'errors'],
   log: ['log-repeats'],
   plugins: ['config/', 'errors', 'words'],
@@ -50,7 +52,7 @@ const may: Record<string, string[]> = {
   ],
   'admin/server': ['errors', 'log'],
   'admin/client': ['errors'],
-  'commands/': ['commands/', 'errors'],
+  'commands/': ['about', 'commands/', 'errors'],
   'control/': ['control/', 'delivery/', 'errors', 'metrics', 'net/', 'wire/'],
   'delivery/': ['delivery/', 'metrics', 'store/', 'wire/'],
   'store/': ['errors', 'store/'],

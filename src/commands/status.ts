@@ -1,3 +1,4 @@
+import { description, localTime, uptime as words } from '../about.js'
 import { command, line } from './command.js'
 
 export const status = {
@@ -18,7 +19,7 @@ export const status = {
   broker: command({
     summary: 'Show broker version, uptime and description',
     run: ({ version, startedAt }) => ({
-      sysdescr: 'tsmqttd MQTT Broker',
+      sysdescr: description,
       version,
       uptime: Math.floor((Date.now() - startedAt.getTime()) / 1000),
       datetime: new Date()
@@ -28,29 +29,7 @@ export const status = {
         line('sysdescr', sysdescr, 10),
         line('version', version, 10),
         line('uptime', words(uptime), 10),
-        line('datetime', local(new Date(datetime)), 10)
+        line('datetime', localTime(new Date(datetime)), 10)
       ].join('\n')
   })
-}
-
-/** `1 hours, 25 minutes, 24 seconds`, emqttd's plural included. */
-function words(seconds: number): string {
-  const parts: [number, string][] = [
-    [Math.floor(seconds / 86_400), 'days'],
-    [Math.floor(seconds / 3600) % 24, 'hours'],
-    [Math.floor(seconds / 60) % 60, 'minutes'],
-    [seconds % 60, 'seconds']
-  ]
-  const first = parts.findIndex(([n]) => n > 0)
-  return parts
-    .slice(first === -1 ? 3 : first)
-    .map(([n, unit]) => `${n} ${unit}`)
-    .join(', ')
-}
-
-/** `2016-01-16 13:17:32`, in the time zone of who reads it. */
-function local(at: Date): string {
-  const two = (n: number): string => String(n).padStart(2, '0')
-  const day = [at.getFullYear(), two(at.getMonth() + 1), two(at.getDate())].join('-')
-  return `${day} ${[at.getHours(), at.getMinutes(), at.getSeconds()].map(two).join(':')}`
 }

@@ -166,6 +166,28 @@ export class Broker {
     return this.#online.size
   }
 
+  /** emqttd's stats, in its order. */
+  stats() {
+    const { peaks } = this.metrics
+    const { router, retained } = this.hub
+    return {
+      'clients/count': this.#online.size,
+      'clients/max': peaks.clients,
+      'retained/count': retained.size,
+      'retained/max': peaks.retained,
+      'routes/count': router.topics,
+      'routes/max': peaks.topics,
+      'sessions/count': this.sessions.size,
+      'sessions/max': peaks.sessions,
+      'subscribers/count': router.size,
+      'subscribers/max': peaks.subscriptions,
+      'subscriptions/count': router.size,
+      'subscriptions/max': peaks.subscriptions,
+      'topics/count': router.topics,
+      'topics/max': peaks.topics
+    }
+  }
+
   client(clientId: string): ClientInfo {
     return this.#find(clientId).identity!.client
   }
@@ -288,7 +310,9 @@ export class Broker {
   #judged(front: Front, info: ClientInfo, admission: Admission): number | undefined | Promise<undefined> {
     if (typeof admission === 'string') {
       this.#log.warning('login refused', { ...front.who(), username: info.username, why: admission })
-      return admission === 'refused' ? 4 : 3
+      const code = admission === 'refused' ? 4 : 3
+      this.#hooks.tell('client.refused', info, code)
+      return code
     }
     const admit = (): undefined => {
       front.admitted(admission)
