@@ -25,6 +25,7 @@ import { restoreFrom, StoreCare } from './store/care.js'
 import { usualTimes } from './store/journal.js'
 import { openStore } from './store/open.js'
 import { Sys } from './sys.js'
+import { Vm } from './vm.js'
 
 /** `drain`: what was written goes out first; `fast`: it does not. */
 export type StopMode = 'drain' | 'fast'
@@ -53,6 +54,7 @@ export class Server {
   readonly alarms: Alarms
   readonly broker: Broker
   readonly sys: Sys
+  readonly vm = new Vm()
   readonly plugins: PluginHost
   readonly listeners: readonly Listener[]
   #store: StoreCare | undefined
@@ -122,6 +124,9 @@ export class Server {
         server.#store = new StoreCare(path(options.store.dir), kept.store, broker.hub.keeper!.journal)
       }
       server.#undo.push(unlock, () => broker.close())
+      const { vm } = server
+      vm.start()
+      server.#undo.push(() => vm.stop())
       sys.start()
       server.#undo.push(() => sys.stop())
       if (home !== undefined) server.#undo.push(await serveAdmin(home, commands, server))

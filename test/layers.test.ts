@@ -22,7 +22,8 @@ const may: Record<string, string[]> = {
     'lock',
     'net/',
     'plugins',
-    'sys'
+    'sys',
+    'vm'
   ],
   sys: ['about', 'delivery/message'],
   settings: ['access/acl-file', 'config/', 'errors'],
@@ -50,7 +51,7 @@ const may: Record<string, string[]> = {
     'store/',
     'words'
   ],
-  'admin/server': ['errors', 'log'],
+  'admin/server': ['admin/rows', 'errors', 'log'],
   'admin/client': ['errors'],
   'commands/': ['about', 'commands/', 'errors'],
   'control/': ['control/', 'delivery/', 'errors', 'metrics', 'net/', 'wire/'],

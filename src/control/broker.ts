@@ -21,7 +21,8 @@ import { Connection, type Origin } from '../net/connection.js'
 import { DeadlineWheel } from '../net/keepalive.js'
 import type { JournalEvents, JournalTimes } from '../store/journal.js'
 import type { Store } from '../store/store.js'
-import { isTopicName, levelsOf } from '../wire/topic.js'
+import type { QoS } from '../wire/frame.js'
+import { isTopicFilter, isTopicName, levelsOf, splitShared } from '../wire/topic.js'
 import { ConnectionLife, type Decisions } from './aedes.js'
 import { type Control, Front } from './front.js'
 import { Overseer } from './overseer.js'
@@ -162,6 +163,11 @@ export class Broker {
     return this.#online.keys()
   }
 
+  /** The same as they came in; may be read over several turns of the event loop. */
+  *eachClient(): Generator<ClientInfo> {
+    for (const front of this.#online.values()) yield front.identity!.client
+  }
+
   get clientCount(): number {
     return this.#online.size
   }
@@ -197,6 +203,32 @@ export class Broker {
     return this.#find(clientId).session!
   }
 
+  /** A subscription that the operator makes for a session, also one whose client is away; no ACL applies. */
+  subscribe(clientId: string, filter: string, qos: QoS): void {
+    const subscriber = this.#session(clientId)
+    if (!isTopicFilter(filter) || !this.#fits(filter)) {
+      throw new BrokerError('BAD_REQUEST', `not a topic filter: "${filter}"`)
+    }
+    const options = { noLocal: false, retainAsPublished: false, identifier: 0 }
+    const subscription = { subscriber, filter, qos, ...options }
+    this.hub.subscribe(subscription)
+    const client = this.#online.get(clientId)?.identity?.client
+    if (client !== undefined) this.#hooks.tell('session.subscribed', client, filter, qos)
+    if (splitShared(filter).group === undefined) subscriber.feed(this.hub.retainedFor(subscription))
+  }
+
+  unsubscribe(clientId: string, filter: string): void {
+    const was = this.hub.unsubscribe(this.#session(clientId), filter)
+    const client = this.#online.get(clientId)?.identity?.client
+    if (was && client !== undefined) this.#hooks.tell('session.unsubscribed', client, filter)
+  }
+
+  #session(clientId: string): Session {
+    const session = this.sessions.get(clientId)
+    if (session === undefined) throw new BrokerError('NOT_FOUND', 'Error: Session not found!')
+    return session
+  }
+
   async kick(clientId: string): Promise<void> {
     const { connection } = this.#find(clientId)
     connection.hangUp('kicked')
@@ -208,6 +240,11 @@ export class Broker {
     if (!this.#isTopic(topic)) throw new BrokerError('BAD_REQUEST', `not a topic: "${topic}"`)
     const message = Message.of(topic, payload, { qos, retain })
     this.hub.publish(message)
+  }
+
+  /** Forgets what is retained for the topic. */
+  forget(topic: string): void {
+    this.hub.retain(Message.of(topic, Buffer.alloc(0), { retain: true }))
   }
 
   get connectionCount(): number {
@@ -384,7 +421,11 @@ export class Broker {
   }
 
   #isTopic(topic: string): boolean {
-    return isTopicName(topic) && Buffer.byteLength(topic) <= 65_535 && levelsOf(topic) <= this.#options.maxTopicLevels
+    return isTopicName(topic) && this.#fits(topic)
+  }
+
+  #fits(topic: string): boolean {
+    return Buffer.byteLength(topic) <= 65_535 && levelsOf(topic) <= this.#options.maxTopicLevels
   }
 
   /** What plugins make of a message. Its QoS stays the publisher's, since the acknowledgement hangs on it. */

@@ -19,6 +19,7 @@ import { type Gatekeeper, Publisher } from '../delivery/publisher.js'
 import type { Link, Session } from '../delivery/session.js'
 import type { Action, ClientInfo, EndReason } from '../hooks.js'
 import type { Log } from '../log.js'
+import type { Metrics } from '../metrics.js'
 import type { Connection, Handler } from '../net/connection.js'
 import { type Rate, RateLimit } from '../net/rate-limit.js'
 import { type FrameFault, PacketType, strayFlags } from '../wire/frame.js'
@@ -113,6 +114,7 @@ const connackReason = new Map<number, ReasonCode>([
 export class Front implements Handler, Gatekeeper, Link, Asker {
   readonly connection: Connection
   readonly #control: Control
+  readonly #metrics: Metrics
   /** Since its CONNECT. */
   #stream: AedesStream | undefined
   #connect: Connect | undefined
@@ -136,6 +138,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
   constructor(connection: Connection, control: Control) {
     this.connection = connection
     this.#control = control
+    this.#metrics = control.hub.metrics
     const rate = control.options.maxPublishRate
     // One less: with each message it is asked how long the next has to wait.
     if (rate !== undefined) this.#rate = new RateLimit({ ...rate, burst: rate.burst - 1 })
@@ -161,10 +164,6 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
   topicAliasMaximum = 0
   aliases: OutgoingAliases | undefined = undefined
   mountpoint = ''
-
-  get #metrics() {
-    return this.#control.hub.metrics
-  }
 
   get maxAwaitingRel(): number {
     return this.#control.options.receiveMaximum

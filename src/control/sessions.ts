@@ -127,6 +127,20 @@ export class Sessions {
     return [...this.#stays.values()].map(({ session }) => session)
   }
 
+  get(clientId: string): Session | undefined {
+    return this.#stays.get(clientId)?.session
+  }
+
+  /** Whether the session ends with its connection. */
+  transient(clientId: string): boolean {
+    return this.#stays.get(clientId)?.expirySeconds === 0
+  }
+
+  /** May be read over several turns of the event loop. */
+  *each(): Generator<Session> {
+    for (const { session } of this.#stays.values()) yield session
+  }
+
   /**
    * The session of a client that comes in: the one it has, or a new one [MQTT-3.1.2-4], [MQTT-3.1.2-5].
    * @param will published when the client goes without saying so.

@@ -60,6 +60,11 @@ export class RetainedMessages {
     }
   }
 
+  /** Every retained message, those of $SYS included. It may be read over several turns of the event loop. */
+  all(): Generator<Message> {
+    return this.#all(this.#root)
+  }
+
   *#walk(at: Node, levels: readonly string[], depth: number): Generator<Message> {
     const level = levels[depth]
     if (level === undefined) {

@@ -145,6 +145,17 @@ export class Router<S> {
     return made
   }
 
+  /** Whether somebody subscribes to the very filter. */
+  has(filter: string): boolean {
+    return this.#find(filter) !== undefined
+  }
+
+  /** Every filter that somebody subscribes to, without `$share/…`. It may be read over several turns of the event loop. */
+  *filters(): Generator<string> {
+    yield* this.#exact.keys()
+    yield* below(this.#root, '')
+  }
+
   #walk(node: Node<S>, levels: readonly string[], at: number, found: Entry<S>[]): void {
     // [MQTT-4.7.2-1]: a wildcard at the first level does not meet a topic that begins with $
     const wild = at > 0 || levels[0]!.charCodeAt(0) !== 0x24
@@ -222,6 +233,14 @@ export class Router<S> {
     this.version++
     if (isWild(filter)) this.#cache.clear()
     else this.#cache.delete(filter)
+  }
+}
+
+function* below<S>(node: Node<S>, path: string): Generator<string> {
+  if (node.children === undefined) return
+  for (const [level, child] of node.children) {
+    if (child.entry !== undefined) yield path + level
+    yield* below(child, `${path}${level}/`)
   }
 }
 
