@@ -31,8 +31,8 @@ export async function sendRows(
       isFirst = false
     }
     try {
-      if (response.write(text)) await nextTurn(undefined, { signal: closed.signal })
-      else await once(response, 'drain', { signal: closed.signal })
+      if (!response.write(text)) await once(response, 'drain', { signal: closed.signal }) // maybe still in this turn
+      await nextTurn(undefined, { signal: closed.signal })
     } catch {
       rows.return(undefined) // who asked has left
       return
