@@ -17,6 +17,14 @@ export interface SysOptions {
   readonly interval: number
 }
 
+/** An alarm as it is raised, under an id such as `queue_high_watermark.<clientId>`. */
+export interface Told {
+  readonly id: string
+  readonly severity: string
+  readonly title: string
+  readonly details: Readonly<Record<string, unknown>>
+}
+
 const owner = '$SYS'
 const heartbeatMs = 1000
 /** emqttd's module.presence.qos. */
@@ -56,6 +64,20 @@ export class Sys {
   stop(): void {
     for (const timer of this.#timers) clearInterval(timer)
     this.#hooks.release(owner)
+  }
+
+  /** An alarm has been raised. */
+  alert({ id, severity, title, details }: Told): void {
+    const summary = Object.entries(details)
+      .map(([name, value]) => `${name}=${String(value)}`)
+      .join(' ')
+    const said = { id, severity, title, summary, ts: seconds() }
+    this.publish(`alarms/${inTopic(id)}/alert`, JSON.stringify(said))
+  }
+
+  /** It is over. */
+  clear({ id }: Pick<Told, 'id'>): void {
+    this.publish(`alarms/${inTopic(id)}/clear`, JSON.stringify({ id, ts: seconds() }))
   }
 
   /** @param topic behind `$SYS/brokers/<node>/`. */
