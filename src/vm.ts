@@ -15,7 +15,8 @@ interface GcDetail {
   readonly kind: number
 }
 
-const resolutionMs = 20
+/** A wakeup of the process each; what holds the event loop up for less may go unseen. */
+const resolutionMs = 50
 
 const round = (n: number): number => (Number.isFinite(n) ? Number(n.toFixed(3)) : 0)
 

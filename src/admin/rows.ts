@@ -8,7 +8,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 
 /** Of a turn, in milliseconds; the rest is for messages. */
-const slice = 2
+const slice = 1
 const atOnce = 64 * 1024
 
 export async function sendRows(

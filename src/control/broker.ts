@@ -174,8 +174,13 @@ export class Broker {
 
   /** emqttd's stats, in its order. */
   stats() {
-    const { peaks } = this.metrics
+    const { metrics } = this
+    const { peaks } = metrics
     const { router, retained } = this.hub
+    metrics.peak('sessions', this.sessions.size) // also those that were there before the first came in
+    metrics.peak('retained', retained.size)
+    metrics.peak('subscriptions', router.size)
+    metrics.peak('topics', router.topics)
     return {
       'clients/count': this.#online.size,
       'clients/max': peaks.clients,
