@@ -124,6 +124,7 @@ export class Server {
         server.#store = new StoreCare(path(options.store.dir), kept.store, broker.hub.keeper!.journal)
       }
       server.#undo.push(unlock, () => broker.close())
+      alarms.on('raised', alarm => sys.alert(alarm)).on('cleared', alarm => sys.clear(alarm))
       const { vm } = server
       vm.start()
       server.#undo.push(() => vm.stop())

@@ -5,6 +5,7 @@
  * who reads them; they do not count in the metrics that they tell.
  */
 import { description, localTime, uptime } from './about.js'
+import type { Alarm } from './alarms.js'
 import type { Broker } from './control/broker.js'
 import { Message } from './delivery/message.js'
 import type { ClientInfo, Hooks } from './hooks.js'
@@ -15,14 +16,6 @@ export interface SysOptions {
   readonly startedAt: Date
   /** Milliseconds; 0 leaves everything out but who comes and goes. */
   readonly interval: number
-}
-
-/** An alarm as it is raised, under an id such as `queue_high_watermark.<clientId>`. */
-export interface Told {
-  readonly id: string
-  readonly severity: string
-  readonly title: string
-  readonly details: Readonly<Record<string, unknown>>
 }
 
 const owner = '$SYS'
@@ -67,7 +60,7 @@ export class Sys {
   }
 
   /** An alarm has been raised. */
-  alert({ id, severity, title, details }: Told): void {
+  alert({ id, severity, title, details }: Alarm): void {
     const summary = Object.entries(details)
       .map(([name, value]) => `${name}=${String(value)}`)
       .join(' ')
@@ -76,7 +69,7 @@ export class Sys {
   }
 
   /** It is over. */
-  clear({ id }: Pick<Told, 'id'>): void {
+  clear({ id }: Alarm): void {
     this.publish(`alarms/${inTopic(id)}/clear`, JSON.stringify({ id, ts: seconds() }))
   }
 

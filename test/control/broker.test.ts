@@ -102,7 +102,8 @@ async function settled({ server }: Running, got: readonly string[]): Promise<voi
 }
 
 /** The broker tells of itself below $SYS/. */
-const withoutOwn = (got: readonly string[]): string[] => got.filter(m => !/^\$SYS\/brokers\/broker@127\.0\.0\.1\//.test(m))
+const withoutOwn = (got: readonly string[]): string[] =>
+  got.filter(m => !/^\$SYS\/brokers\/broker@127\.0\.0\.1\//.test(m))
 
 /** Facts in the order in which hooks were told them. */
 function facts(running: Running): string[] {
