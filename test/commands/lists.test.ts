@@ -11,7 +11,7 @@ const count = 30_000
 /** Sessions of clients that are away, each with a subscription of its own. */
 function fill({ server: { broker } }: Running): void {
   for (let i = 0; i < count; i++) {
-    const { session } = broker.sessions.open(`client-${i}`, false, 3600)
+    const { session } = broker.sessions.open(`client-${i}`, false, 3600, undefined)
     const subscription = { subscriber: session, filter: `things/${i}/+`, qos: 1, identifier: 0 } as const
     broker.hub.subscribe({ ...subscription, noLocal: false, retainAsPublished: false })
   }
@@ -154,7 +154,7 @@ test('a list that breaks off is an error to who asked, not a short list', async 
   assert.deepEqual([early.code === 0, early.out], [false, ''])
   assert.match(early.err, /broken at the start/)
 
-  const { session } = sessions.open('one', false, 3600)
+  const { session } = sessions.open('one', false, 3600, undefined)
   sessions.each = function* () {
     for (let i = 0; i < 10_000; i++) yield session
     throw new Error('broken later')
