@@ -24,6 +24,8 @@ import type { Settings } from './settings.js'
 import { restoreFrom, StoreCare } from './store/care.js'
 import { usualTimes } from './store/journal.js'
 import { openStore } from './store/open.js'
+import { Sys } from './sys.js'
+import { Vm } from './vm.js'
 
 /** `drain`: what was written goes out first; `fast`: it does not. */
 export type StopMode = 'drain' | 'fast'
@@ -51,6 +53,8 @@ export class Server {
   readonly access: Access
   readonly alarms: Alarms
   readonly broker: Broker
+  readonly sys: Sys
+  readonly vm = new Vm()
   readonly plugins: PluginHost
   readonly listeners: readonly Listener[]
   #store: StoreCare | undefined
@@ -64,7 +68,10 @@ export class Server {
   })
 
   private constructor(
-    parts: Pick<Server, 'options' | 'home' | 'log' | 'hooks' | 'access' | 'alarms' | 'broker' | 'plugins' | 'listeners'>
+    parts: Pick<
+      Server,
+      'options' | 'home' | 'log' | 'hooks' | 'access' | 'alarms' | 'broker' | 'sys' | 'plugins' | 'listeners'
+    >
   ) {
     this.options = parts.options
     this.home = parts.home
@@ -73,6 +80,7 @@ export class Server {
     this.access = parts.access
     this.alarms = parts.alarms
     this.broker = parts.broker
+    this.sys = parts.sys
     this.plugins = parts.plugins
     this.listeners = parts.listeners
   }
@@ -109,11 +117,19 @@ export class Server {
             maxPacketSize: options.mqtt.maxPacketSize
           })
       )
-      server = new Server({ options, home, log, hooks, access, alarms, broker, plugins, listeners })
+      const about = { node: options.node.name, version, interval: options.mqtt.broker.sysInterval }
+      const sys = new Sys({ ...about, startedAt: new Date() }, broker, hooks)
+      server = new Server({ options, home, log, hooks, access, alarms, broker, sys, plugins, listeners })
       if (kept !== undefined) {
         server.#store = new StoreCare(path(options.store.dir), kept.store, broker.hub.keeper!.journal)
       }
       server.#undo.push(unlock, () => broker.close())
+      alarms.on('raised', alarm => sys.alert(alarm)).on('cleared', alarm => sys.clear(alarm))
+      const { vm } = server
+      vm.start()
+      server.#undo.push(() => vm.stop())
+      sys.start()
+      server.#undo.push(() => sys.stop())
       if (home !== undefined) server.#undo.push(await serveAdmin(home, commands, server))
       await server.#restore()
       server.#undo.push(() => plugins.stopAll())

@@ -21,8 +21,11 @@ const may: Record<string, string[]> = {
     'hooks',
     'lock',
     'net/',
-    'plugins'
+    'plugins',
+    'sys',
+    'vm'
   ],
+  sys: ['about', 'delivery/message'],
   settings: ['access/acl-file', 'config/', 'errors'],
   log: ['log-repeats'],
   plugins: ['config/', 'errors', 'words'],
@@ -48,11 +51,11 @@ const may: Record<string, string[]> = {
     'store/',
     'words'
   ],
-  'admin/server': ['errors', 'log'],
+  'admin/server': ['admin/rows', 'errors', 'log'],
   'admin/client': ['errors'],
-  'commands/': ['commands/', 'errors'],
-  'control/': ['control/', 'delivery/', 'errors', 'net/', 'wire/'],
-  'delivery/': ['delivery/', 'store/', 'wire/'],
+  'commands/': ['about', 'commands/', 'errors'],
+  'control/': ['control/', 'delivery/', 'errors', 'metrics', 'net/', 'wire/'],
+  'delivery/': ['delivery/', 'metrics', 'store/', 'wire/'],
   'store/': ['errors', 'store/'],
   'access/': ['access/', 'config/', 'errors', 'wire/', 'words'],
   'net/': ['config/values', 'errors', 'net/', 'wire/'],

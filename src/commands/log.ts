@@ -13,6 +13,7 @@ export const log = {
   }),
   'log set-level': command({
     summary: 'Set the level of the log, or of one target, until a restart',
+    acts: true,
     usage: '<level> [target]',
     run({ log }, { level, target }) {
       const wanted = levels.find(l => l === level)

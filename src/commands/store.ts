@@ -33,11 +33,13 @@ export const store = {
   }),
   'store compact': command({
     summary: 'Make the file of the store as small as it can be',
+    acts: true,
     run: async server => await careOf(server).compact(),
     print: ({ before, after }) => `The store had ${bytes(before)}, and has ${bytes(after)} now.`
   }),
   'store backup': command({
     summary: 'Copy the store to a file, while the broker goes on',
+    acts: true,
     usage: '<file>',
     path: 'file',
     run: async (server, { file }) => await careOf(server).backup(file),
@@ -45,6 +47,7 @@ export const store = {
   }),
   'store restore': command({
     summary: 'Have the next start take such a copy for the store',
+    acts: true,
     usage: '<file>',
     path: 'file',
     run: async ({ restoreStore }, { file }) => await restoreStore(file),

@@ -141,6 +141,7 @@ export const brokerSchema = {
     maxKeepalive: duration('0s'),
     checkPayloadFormat: flag(false),
     client: { idleTimeout: duration('30s'), maxPublishRate: publishRate },
+    broker: { sysInterval: duration('1m') },
     session: {
       maxSubscriptions: integer(0),
       maxInflight: integer(32, { min: 0, max: 65535 }),

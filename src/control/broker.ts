@@ -16,11 +16,13 @@ import type { Session, SessionLimits } from '../delivery/session.js'
 import { BrokerError, messageOf } from '../errors.js'
 import type { ClientInfo, Message as HookMessage, Hooks } from '../hooks.js'
 import type { Log } from '../log.js'
+import { Metrics } from '../metrics.js'
 import { Connection, type Origin } from '../net/connection.js'
 import { DeadlineWheel } from '../net/keepalive.js'
 import type { JournalEvents, JournalTimes } from '../store/journal.js'
 import type { Store } from '../store/store.js'
-import { isTopicName, levelsOf } from '../wire/topic.js'
+import type { QoS } from '../wire/frame.js'
+import { isTopicFilter, isTopicName, levelsOf, splitShared } from '../wire/topic.js'
 import { ConnectionLife, type Decisions } from './aedes.js'
 import { type Control, Front } from './front.js'
 import { Overseer } from './overseer.js'
@@ -49,6 +51,7 @@ interface Turn {
 }
 
 export class Broker {
+  readonly metrics = new Metrics()
   readonly hub: Hub
   readonly sessions: Sessions
   readonly #options: MqttOptions
@@ -94,7 +97,8 @@ export class Broker {
         upgradeQos: session.upgradeQos,
         retainExpiry: retain.expiryInterval
       },
-      keeper
+      keeper,
+      this.metrics
     )
     const host = new Overseer(this.#wheel, alarms, log)
     this.sessions = new Sessions(this.hub, limitsOf(options), this.#wheel, host)
@@ -139,7 +143,8 @@ export class Broker {
     const connection = new Connection(transport, origin, this.#wheel, {
       maxPacketSize: this.#options.maxPacketSize,
       idleTimeout: this.#options.client.idleTimeout,
-      maxPending: maxPendingBytes
+      maxPending: maxPendingBytes,
+      metrics: this.metrics
     })
     this.#connections.add(connection)
     const front = new Front(connection, this.#control)
@@ -158,8 +163,40 @@ export class Broker {
     return this.#online.keys()
   }
 
+  /** The same as they came in; may be read over several turns of the event loop. */
+  *eachClient(): Generator<ClientInfo> {
+    for (const front of this.#online.values()) yield front.identity!.client
+  }
+
   get clientCount(): number {
     return this.#online.size
+  }
+
+  /** emqttd's stats, in its order. */
+  stats() {
+    const { metrics } = this
+    const { peaks } = metrics
+    const { router, retained } = this.hub
+    metrics.peak('sessions', this.sessions.size) // also those that were there before the first came in
+    metrics.peak('retained', retained.size)
+    metrics.peak('subscriptions', router.size)
+    metrics.peak('topics', router.topics)
+    return {
+      'clients/count': this.#online.size,
+      'clients/max': peaks.clients,
+      'retained/count': retained.size,
+      'retained/max': peaks.retained,
+      'routes/count': router.topics,
+      'routes/max': peaks.topics,
+      'sessions/count': this.sessions.size,
+      'sessions/max': peaks.sessions,
+      'subscribers/count': router.size,
+      'subscribers/max': peaks.subscriptions,
+      'subscriptions/count': router.size,
+      'subscriptions/max': peaks.subscriptions,
+      'topics/count': router.topics,
+      'topics/max': peaks.topics
+    }
   }
 
   client(clientId: string): ClientInfo {
@@ -169,6 +206,32 @@ export class Broker {
   /** The session of a connected client. */
   session(clientId: string): Session {
     return this.#find(clientId).session!
+  }
+
+  /** A subscription that the operator makes for a session, also one whose client is away; no ACL applies. */
+  subscribe(clientId: string, filter: string, qos: QoS): void {
+    const subscriber = this.#session(clientId)
+    if (!isTopicFilter(filter) || !this.#fits(filter)) {
+      throw new BrokerError('BAD_REQUEST', `not a topic filter: "${filter}"`)
+    }
+    const options = { noLocal: false, retainAsPublished: false, identifier: 0 }
+    const subscription = { subscriber, filter, qos, ...options }
+    this.hub.subscribe(subscription)
+    const client = this.#online.get(clientId)?.identity?.client
+    if (client !== undefined) this.#hooks.tell('session.subscribed', client, filter, qos)
+    if (splitShared(filter).group === undefined) subscriber.feed(this.hub.retainedFor(subscription))
+  }
+
+  unsubscribe(clientId: string, filter: string): void {
+    const was = this.hub.unsubscribe(this.#session(clientId), filter)
+    const client = this.#online.get(clientId)?.identity?.client
+    if (was && client !== undefined) this.#hooks.tell('session.unsubscribed', client, filter)
+  }
+
+  #session(clientId: string): Session {
+    const session = this.sessions.get(clientId)
+    if (session === undefined) throw new BrokerError('NOT_FOUND', 'Error: Session not found!')
+    return session
   }
 
   async kick(clientId: string): Promise<void> {
@@ -182,6 +245,11 @@ export class Broker {
     if (!this.#isTopic(topic)) throw new BrokerError('BAD_REQUEST', `not a topic: "${topic}"`)
     const message = Message.of(topic, payload, { qos, retain })
     this.hub.publish(message)
+  }
+
+  /** Forgets what is retained for the topic. */
+  forget(topic: string): void {
+    this.hub.retain(Message.of(topic, Buffer.alloc(0), { retain: true }))
   }
 
   get connectionCount(): number {
@@ -284,7 +352,9 @@ export class Broker {
   #judged(front: Front, info: ClientInfo, admission: Admission): number | undefined | Promise<undefined> {
     if (typeof admission === 'string') {
       this.#log.warning('login refused', { ...front.who(), username: info.username, why: admission })
-      return admission === 'refused' ? 4 : 3
+      const code = admission === 'refused' ? 4 : 3
+      this.#hooks.tell('client.refused', info, code)
+      return code
     }
     const admit = (): undefined => {
       front.admitted(admission)
@@ -335,6 +405,7 @@ export class Broker {
   #connected(front: Front): void {
     const { client } = front.identity!
     this.#online.set(client.clientId, front)
+    this.metrics.peak('clients', this.#online.size)
     this.#log.info('client connected', { ...front.who(), username: client.username })
     this.#hooks.tell('client.connected', client)
     this.#turnOver(front)
@@ -355,7 +426,11 @@ export class Broker {
   }
 
   #isTopic(topic: string): boolean {
-    return isTopicName(topic) && Buffer.byteLength(topic) <= 65_535 && levelsOf(topic) <= this.#options.maxTopicLevels
+    return isTopicName(topic) && this.#fits(topic)
+  }
+
+  #fits(topic: string): boolean {
+    return Buffer.byteLength(topic) <= 65_535 && levelsOf(topic) <= this.#options.maxTopicLevels
   }
 
   /** What plugins make of a message. Its QoS stays the publisher's, since the acknowledgement hangs on it. */

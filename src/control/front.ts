@@ -19,6 +19,7 @@ import { type Gatekeeper, Publisher } from '../delivery/publisher.js'
 import type { Link, Session } from '../delivery/session.js'
 import type { Action, ClientInfo, EndReason } from '../hooks.js'
 import type { Log } from '../log.js'
+import type { Metrics } from '../metrics.js'
 import type { Connection, Handler } from '../net/connection.js'
 import { type Rate, RateLimit } from '../net/rate-limit.js'
 import { type FrameFault, PacketType, strayFlags } from '../wire/frame.js'
@@ -113,6 +114,7 @@ const connackReason = new Map<number, ReasonCode>([
 export class Front implements Handler, Gatekeeper, Link, Asker {
   readonly connection: Connection
   readonly #control: Control
+  readonly #metrics: Metrics
   /** Since its CONNECT. */
   #stream: AedesStream | undefined
   #connect: Connect | undefined
@@ -136,6 +138,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
   constructor(connection: Connection, control: Control) {
     this.connection = connection
     this.#control = control
+    this.#metrics = control.hub.metrics
     const rate = control.options.maxPublishRate
     // One less: with each message it is asked how long the next has to wait.
     if (rate !== undefined) this.#rate = new RateLimit({ ...rate, burst: rate.burst - 1 })
@@ -287,6 +290,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
     const type = bytes[start]! >> 4
     if (this.#exchange !== undefined) return this.#beforeConnack(this.#exchange, type, bytes, at, end)
     if (type !== PacketType.CONNECT) throw protocolError('the first packet is not CONNECT')
+    this.#metrics.connectReceived++
     try {
       this.#connect = readConnect(bytes, at, end)
     } catch (err) {
@@ -326,7 +330,10 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
       maximumPacketSize: this.maximumPacketSize,
       certificateName: this.connection.origin.certificateName,
       gone: () => this.connection.closed,
-      write: bytes => this.out.write(bytes),
+      write: bytes => {
+        this.#metrics.authSent++
+        this.out.write(bytes)
+      },
       admitted: identity => {
         if (this.#publisher === undefined) return this.#comesIn()
         this.#identity = identity
@@ -351,10 +358,13 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
   /** A client with a method sends nothing but AUTH and DISCONNECT before it has CONNACK [MQTT-3.1.2-30]. */
   #beforeConnack(exchange: Exchange, type: number, bytes: Buffer, at: number, end: number): boolean {
     try {
-      if (type === PacketType.AUTH) exchange.auth(readAuth(bytes, at, end), undefined)
-      else if (type !== PacketType.DISCONNECT) throw protocolError(`packet type ${type} before CONNACK`)
+      if (type === PacketType.AUTH) {
+        this.#metrics.authReceived++
+        exchange.auth(readAuth(bytes, at, end), undefined)
+      } else if (type !== PacketType.DISCONNECT) throw protocolError(`packet type ${type} before CONNACK`)
       else {
         readDisconnect(bytes, at, end, 5)
+        this.#metrics.disconnectReceived++
         this.connection.hangUp('normal')
       }
       return true
@@ -377,8 +387,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
             ? 2
             : undefined
     if (version !== undefined && code !== undefined) {
-      const bytes = connack(version === 5 ? 5 : 4, false, code)
-      if (bytes.length <= this.maximumPacketSize) this.out.write(bytes) // [MQTT-3.1.2-24]
+      this.#sendConnack(connack(version === 5 ? 5 : 4, false, code))
     }
     this.connection.hangUp(code === undefined ? 'protocol_error' : 'refused')
     return false
@@ -397,16 +406,19 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
         return true
       case PacketType.SUBSCRIBE:
         this.#asked = readSubscribe(bytes, at, end, version)
+        this.#metrics.subscribeReceived++
         this.#checkAnswer(this.#asked.requests.length)
         this.#stream!.push(subscribeOf(this.#asked))
         return false
       case PacketType.UNSUBSCRIBE:
         this.#asked = readUnsubscribe(bytes, at, end, version)
+        this.#metrics.unsubscribeReceived++
         this.#checkAnswer(this.#asked.filters.length)
         this.#stream!.push(unsubscribePlaceholder)
         return false
       case PacketType.PINGREQ:
         if (at !== end) throw malformed('PINGREQ')
+        this.#metrics.pingreqReceived++
         this.#stream!.push(pingreq)
         return true
       case PacketType.DISCONNECT:
@@ -414,6 +426,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
         return false
       case PacketType.AUTH:
         if (this.#exchange === undefined) throw protocolError('AUTH without a method in CONNECT') // [MQTT-4.12.0-7]
+        this.#metrics.authReceived++
         this.#exchange.auth(readAuth(bytes, at, end), this.#identity)
         return true
       default: // a second CONNECT [MQTT-3.1.0-2]
@@ -438,19 +451,38 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
       ;({ packetId, reason } = readAck(type, bytes, at, end, this.#connect!.version))
     }
     const session = this.#session!
-    if (type === PacketType.PUBACK) session.acknowledged(packetId)
-    else if (type === PacketType.PUBCOMP) session.completed(packetId)
-    else if (type === PacketType.PUBREC) {
-      if (!session.received(packetId, reason >= 0x80) && reason < 0x80) this.#answer(0x62, packetId)
+    const metrics = this.#metrics
+    if (type === PacketType.PUBACK) {
+      metrics.pubackReceived++
+      if (!session.acknowledged(packetId)) metrics.pubackMissed++
+    } else if (type === PacketType.PUBCOMP) {
+      metrics.pubcompReceived++
+      if (!session.completed(packetId)) metrics.pubcompMissed++
+    } else if (type === PacketType.PUBREC) {
+      metrics.pubrecReceived++
+      if (session.received(packetId, reason >= 0x80)) return
+      metrics.pubrecMissed++
+      if (reason >= 0x80) return
+      metrics.pubrelSent++
+      this.#answer(0x62, packetId)
     } else {
+      metrics.pubrelReceived++
       const { keeper } = this.#control.hub
       keeper?.gather()
       const known = this.#publisher!.release(packetId)
       const receipt = keeper?.gathered()
-      if (!known) this.#answer(0x70, packetId)
-      else if (receipt === undefined) this.out.acknowledge(0x70, packetId)
-      else this.#when(receipt, () => this.out.acknowledge(0x70, packetId))
+      if (!known) {
+        metrics.pubrelMissed++
+        metrics.pubcompSent++
+        this.#answer(0x70, packetId)
+      } else if (receipt === undefined) this.#complete(packetId)
+      else this.#when(receipt, () => this.#complete(packetId))
     }
+  }
+
+  #complete(packetId: number): void {
+    this.#metrics.pubcompSent++
+    this.out.acknowledge(0x70, packetId)
   }
 
   /** PUBREL or PUBCOMP for an id that nobody knows: MQTT 5 says so, MQTT 3 goes on as if it did [MQTT-4.3.3-11]. */
@@ -462,6 +494,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
 
   #disconnect(bytes: Buffer, at: number, end: number): void {
     const { reason, properties } = readDisconnect(bytes, at, end, this.#connect!.version)
+    this.#metrics.disconnectReceived++
     const { sessionExpiryInterval } = properties
     if (sessionExpiryInterval !== undefined) {
       if (sessionExpiryInterval > 0 && (this.#connect!.properties.sessionExpiryInterval ?? 0) === 0) {
@@ -495,8 +528,16 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
       case PacketType.UNSUBACK:
         return this.#unsubackFromAedes()
       case PacketType.PINGRESP:
+        this.#metrics.pingrespSent++
         return this.out.write(packet)
     }
+  }
+
+  /** Not over what the client takes [MQTT-3.1.2-24]. */
+  #sendConnack(answer: Buffer): void {
+    if (answer.length > this.maximumPacketSize) return
+    this.#metrics.connackSent++
+    this.out.write(answer)
   }
 
   #connackFromAedes(code: number): void {
@@ -504,7 +545,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
     const { version, cleanStart, properties } = connect
     if (code !== 0 || this.#identity === undefined) {
       const answer = connack(version, false, version === 5 ? (connackReason.get(code) ?? Reason.NOT_AUTHORIZED) : code)
-      if (answer.length <= this.maximumPacketSize) this.out.write(answer) // [MQTT-3.1.2-24]
+      this.#sendConnack(answer)
       this.connection.hangUp('refused')
       return
     }
@@ -541,8 +582,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
   #enter({ session, present }: Opened, promises: Properties): void {
     const { version } = this.#connect!
     this.#droppedBefore = session.dropped
-    const answer = connack(version, present && version !== 3, 0, promises)
-    this.out.write(answer)
+    this.#sendConnack(connack(version, present && version !== 3, 0, promises))
     this.#publisher = new Publisher(this.#control.hub, session, this.out, this, version === 5)
     this.connection.established(this.#keepAlive * 1000 * this.#control.options.keepaliveBackoff * 2)
     this.#control.connected(this)
@@ -605,6 +645,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
       if (receipt?.failed) for (const filter of added) hub.unsubscribe(session, filter)
       const isKept = receipt?.failed !== true
       const answer = suback(version, packetId, isKept ? codes : codes.map(() => refusal(Reason.QUOTA_EXCEEDED)))
+      this.#metrics.subackSent++
       this.out.write(answer)
       this.#asked = undefined
       if (isKept) for (const feed of feeds) feed()
@@ -623,6 +664,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
     })
     this.#when(keeper?.gathered(), () => {
       const answer = unsuback(this.#connect!.version, packetId, codes)
+      this.#metrics.unsubackSent++
       this.out.write(answer)
       this.#asked = undefined
       this.connection.resume()
@@ -643,7 +685,9 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
   lastWords(reason: EndReason): Buffer | undefined {
     if (this.#publisher === undefined || this.version !== 5) return undefined
     const code = this.#fault ?? reasonOf[reason]
-    return code === undefined ? undefined : disconnect(code)
+    if (code === undefined) return undefined
+    this.#metrics.disconnectSent++
+    return disconnect(code)
   }
 
   closed(): void {

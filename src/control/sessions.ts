@@ -127,6 +127,20 @@ export class Sessions {
     return [...this.#stays.values()].map(({ session }) => session)
   }
 
+  get(clientId: string): Session | undefined {
+    return this.#stays.get(clientId)?.session
+  }
+
+  /** Whether the session ends with its connection. */
+  transient(clientId: string): boolean {
+    return this.#stays.get(clientId)?.expirySeconds === 0
+  }
+
+  /** May be read over several turns of the event loop. */
+  *each(): Generator<Session> {
+    for (const { session } of this.#stays.values()) yield session
+  }
+
   /**
    * The session of a client that comes in: the one it has, or a new one [MQTT-3.1.2-4], [MQTT-3.1.2-5].
    * @param will published when the client goes without saying so.
@@ -145,7 +159,7 @@ export class Sessions {
     const { keeper } = this.#hub
     if (before?.session.keep !== undefined) keeper?.gather()
     if (before !== undefined) this.#end(clientId, before)
-    const session = new Session(clientId, this.#limits, this.#host)
+    const session = new Session(clientId, this.#limits, this.#host, new Date(), this.#hub.metrics)
     const stay = this.#stayOf(session, expirySeconds)
     stay.will = will
     if (expirySeconds > 0 && keeper !== undefined) {
@@ -159,6 +173,7 @@ export class Sessions {
     const { clientId } = session
     const stay = new Stay(session, expirySeconds, this.#wheel, () => this.end(clientId))
     this.#stays.set(clientId, stay)
+    this.#hub.metrics.peak('sessions', this.#stays.size)
     return stay
   }
 
@@ -178,7 +193,7 @@ export class Sessions {
   /** A session of the store; its messages come with Session.restore(), and resume() when all is there. */
   restore(record: SessionRecord, keeper: Keeper, will: LastWill | undefined): Session {
     const { id, clientId, createdAt, expiry } = record
-    const session = new Session(clientId, this.#limits, this.#host, new Date(createdAt))
+    const session = new Session(clientId, this.#limits, this.#host, new Date(createdAt), this.#hub.metrics)
     const stay = this.#stayOf(session, expiry)
     stay.will = will
     this.#keep(stay, new SessionKeep(keeper, clientId, session, { id }))

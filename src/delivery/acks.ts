@@ -52,6 +52,11 @@ export class Acks {
     if (receipt !== undefined) receipt.settled = this
   }
 
+  #count(header: AckHeader): void {
+    if (header === 0x40) this.#out.metrics.pubackSent++
+    else this.#out.metrics.pubrecSent++
+  }
+
   receiptSettled(): void {
     while (this.#head < this.#pending.length) {
       const { receipt, header, packetId, reason } = this.#pending[this.#head]!
@@ -72,8 +77,13 @@ export class Acks {
     if (receipt?.failed) {
       if (header === 0x50) this.#refused(packetId)
       // MQTT 3 has no word for it: the message stays unacknowledged, and is the client's to send again.
-      if (this.#isVersion5) this.#out.write(ackWithReason(header, packetId, Reason.QUOTA_EXCEEDED))
-    } else if (!this.#isVersion5 || reason === Reason.SUCCESS) this.#out.acknowledge(header, packetId)
+      if (!this.#isVersion5) return
+      this.#count(header)
+      this.#out.write(ackWithReason(header, packetId, Reason.QUOTA_EXCEEDED))
+      return
+    }
+    this.#count(header)
+    if (!this.#isVersion5 || reason === Reason.SUCCESS) this.#out.acknowledge(header, packetId)
     else this.#out.write(ackWithReason(header, packetId, reason))
   }
 }

@@ -3,6 +3,7 @@
  * wants it when route() returns.
  */
 
+import { Metrics } from '../metrics.js'
 import type { QoS } from '../wire/frame.js'
 import { splitShared } from '../wire/topic.js'
 import { Outgoing } from './inflight.js'
@@ -39,11 +40,13 @@ export class Hub {
   readonly retained = new RetainedMessages()
   /** Undefined where nothing outlives the process. */
   readonly keeper: Keeper | undefined
+  readonly metrics: Metrics
   readonly #options: HubOptions
 
-  constructor(options: HubOptions, keeper?: Keeper) {
+  constructor(options: HubOptions, keeper?: Keeper, metrics = new Metrics()) {
     this.#options = options
     this.keeper = keeper
+    this.metrics = metrics
   }
 
   subscribe(subscription: Subscription<Session>): Subscribed {
@@ -51,6 +54,8 @@ export class Hub {
     const isNew = this.router.add(subscription)
     subscriber.subscriptions.set(filter, subscription)
     subscriber.keep?.subscribed(subscription)
+    this.metrics.peak('subscriptions', this.router.size)
+    this.metrics.peak('topics', this.router.topics)
     return { isNew }
   }
 
@@ -119,6 +124,7 @@ export class Hub {
         if (this.retained.get(message.topic) === after) this.retained.put(message.topic, before)
       })
     }
+    this.metrics.peak('retained', this.retained.size)
     return true
   }
 
@@ -155,6 +161,7 @@ export class Hub {
       subscriber.deliver(message, this.#granted(qos, message.qos), retainAsPublished && message.retain, identifiers)
     }
     for (let i = 0; i < groups.length; i++) if (this.#share(groups[i]!, message)) count++
+    if (count === 0) this.metrics.unwanted += message.counts
     return count
   }
 

@@ -60,6 +60,8 @@ export class Message {
   /** Stored sessions that must keep it, and the number of its record where that is shared; 0 is none. */
   keepers = 0
   number = 0
+  /** How much it counts in the metrics: 0 for $SYS, which emqttd does not count. */
+  counts: 0 | 1 = 1
   #owned = false
   #copy: Message | undefined = undefined
 
@@ -98,6 +100,7 @@ export class Message {
     kept.end = copyBytes(this.bytes, this.payloadAt, this.end, slab, kept.payloadAt)
     kept.expiresAt = this.expiresAt
     kept.expiryAt = this.expiryAt
+    kept.counts = this.counts
     kept.#owned = true
     return kept
   }
@@ -121,6 +124,7 @@ export class Message {
     const made = Message.of(topic, payload, { qos, retain, from }, properties)
     made.expiresAt = this.expiresAt
     made.expiryAt = this.expiryAt
+    made.counts = this.counts
     return made
   }
 

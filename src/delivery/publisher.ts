@@ -4,6 +4,7 @@
  * on: no packet object, no payload, no string unless the topic differs from the last.
  */
 import { isUtf8 } from 'node:buffer'
+import type { Metrics } from '../metrics.js'
 import type { Outbox } from '../net/outbox.js'
 import type { QoS } from '../wire/frame.js'
 import { checkResponseTopic } from '../wire/packets.js'
@@ -49,6 +50,7 @@ const none = Buffer.alloc(0)
 
 export class Publisher {
   readonly #hub: Hub
+  readonly #metrics: Metrics
   readonly #session: Session
   readonly #acks: Acks
   readonly #gate: Gatekeeper
@@ -64,6 +66,7 @@ export class Publisher {
 
   constructor(hub: Hub, session: Session, out: Outbox, gate: Gatekeeper, isVersion5: boolean) {
     this.#hub = hub
+    this.#metrics = hub.metrics
     this.#session = session
     this.#acks = new Acks(out, isVersion5, packetId => session.release(packetId))
     this.#gate = gate
@@ -200,13 +203,18 @@ export class Publisher {
   }
 
   #judge(message: Message, packetId: number): undefined | Promise<void> {
-    if (message.qos === 2) {
+    const { qos } = message
+    if (qos === 0) this.#metrics.qos0Received++
+    else if (qos === 1) this.#metrics.qos1Received++
+    else {
+      this.#metrics.qos2Received++
       const { awaitingRel } = this.#session
       if (awaitingRel.has(packetId)) {
         this.#acknowledge(2, packetId, Reason.SUCCESS) // it has been routed already [MQTT-4.3.3-10]
         return undefined
       }
       if (awaitingRel.size >= this.#gate.maxAwaitingRel) {
+        this.#metrics.qos2Dropped++
         throw new PacketError(Reason.RECEIVE_MAXIMUM_EXCEEDED, 'too many QoS 2 messages under way') // [MQTT-3.3.4-7]
       }
     }
@@ -228,7 +236,10 @@ export class Publisher {
     const filter = this.#gate.filter
     const passed = filter === undefined ? message : await filter(message)
     if (passed !== null) this.#accept(passed, packetId, undefined)
-    else this.#acknowledge(message.qos, packetId, Reason.SUCCESS)
+    else {
+      this.#metrics.filtered++
+      this.#acknowledge(message.qos, packetId, Reason.SUCCESS)
+    }
   }
 
   #matched(): Match<Session> {
@@ -268,6 +279,7 @@ export class Publisher {
   }
 
   #deny(message: Message, packetId: number): void {
+    this.#metrics.denied++
     if (this.#gate.denied(message.topic)) throw new PacketError(Reason.NOT_AUTHORIZED, 'not authorized')
     this.#acknowledge(message.qos, packetId, Reason.NOT_AUTHORIZED)
   }

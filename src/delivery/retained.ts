@@ -67,6 +67,11 @@ export class RetainedMessages {
     }
   }
 
+  /** Every retained message, those of $SYS included. It may be read over several turns of the event loop. */
+  all(): Generator<Message> {
+    return this.#all(this.#root)
+  }
+
   *#walk(at: Place, levels: readonly string[], depth: number): Generator<Message> {
     const level = levels[depth]
     const message = messageOf(at)

@@ -86,12 +86,15 @@ export class Router<S> {
   version = 0
   /** Subscriptions in all. */
   size = 0
+  /** Filters that somebody subscribes to. */
+  topics = 0
 
   /** True when the subscription is new; one under the same filter is replaced. */
   add(subscription: Subscription<S>): boolean {
     const { group, filter } = splitShared(subscription.filter)
     this.#changed(filter)
     const there = this.#find(filter)
+    if (there === undefined) this.topics++
     if (group === undefined && (there === undefined || isSame(there, subscription.subscriber, subscription.filter))) {
       this.#put(filter, subscription)
       if (there === undefined) this.size++
@@ -140,6 +143,17 @@ export class Router<S> {
     if (this.#cache.size >= maxCached) this.#cache.clear()
     this.#cache.set(topic, made)
     return made
+  }
+
+  /** Whether somebody subscribes to the very filter. */
+  has(filter: string): boolean {
+    return this.#find(filter) !== undefined
+  }
+
+  /** Every filter that somebody subscribes to, without `$share/…`. It may be read over several turns of the event loop. */
+  *filters(): Generator<string> {
+    yield* this.#exact.keys()
+    yield* below(this.#root, '')
   }
 
   #walk(node: Node<S>, levels: readonly string[], at: number, found: Entry<S>[]): void {
@@ -197,6 +211,7 @@ export class Router<S> {
 
   /** Takes away what has become empty, so that filters that come and go leave nothing. */
   #prune(filter: string): void {
+    this.topics--
     if (!isWild(filter)) {
       this.#exact.delete(filter)
       return
@@ -218,6 +233,14 @@ export class Router<S> {
     this.version++
     if (isWild(filter)) this.#cache.clear()
     else this.#cache.delete(filter)
+  }
+}
+
+function* below<S>(node: Node<S>, path: string): Generator<string> {
+  if (node.children === undefined) return
+  for (const [level, child] of node.children) {
+    if (child.entry !== undefined) yield path + level
+    yield* below(child, `${path}${level}/`)
   }
 }
 

@@ -6,6 +6,7 @@
  * in a bounded queue. A client that reads slowly fills its own queue and nobody
  * else's: to it QoS 0 is dropped first, and counted.
  */
+import { Metrics } from '../metrics.js'
 import type { DeadlineWheel, Watched } from '../net/keepalive.js'
 import type { Outbox } from '../net/outbox.js'
 import type { QoS } from '../wire/frame.js'
@@ -84,6 +85,7 @@ export class Session implements Watched, Keeping {
   readonly #highWatermark: number
   /** The shorter of the two times after which something is overdue; 0 is none. */
   readonly #interval: number
+  readonly #metrics: Metrics
   readonly #queue: MQueue
   readonly #inflight = new Inflight()
   /** Under way since before this connection, to be sent again as the window allows; the last one first. */
@@ -105,10 +107,17 @@ export class Session implements Watched, Keeping {
   missed = 0
 
   /** @param host without one nothing is done on a timer, and nobody told. */
-  constructor(clientId: string, limits: SessionLimits, host?: SessionHost, createdAt = new Date()) {
+  constructor(
+    clientId: string,
+    limits: SessionLimits,
+    host?: SessionHost,
+    createdAt = new Date(),
+    metrics = new Metrics()
+  ) {
     this.clientId = clientId
     this.createdAt = createdAt
     this.#limits = limits
+    this.#metrics = metrics
     this.#host = host
     this.#wheel = host?.wheel
     this.#highWatermark = host === undefined ? never : (limits.highWatermark ?? never)
@@ -194,9 +203,14 @@ export class Session implements Watched, Keeping {
     if (qos === 0) {
       if (link === undefined) {
         if (this.#limits.storeQos0) this.#enqueue(message, qos, retain, identifiers, group)
-        else this.missed++
-      } else if (link.out.congested) this.#miss()
-      else if (this.#feeds.length > 0 || this.#queue.length0 > 0) {
+        else {
+          this.missed++
+          this.#metrics.droppedAway++
+        }
+      } else if (link.out.congested) {
+        this.#metrics.droppedSlow++
+        this.#miss()
+      } else if (this.#feeds.length > 0 || this.#queue.length0 > 0) {
         this.#enqueue(message, qos, retain, identifiers, group) // it must not overtake [MQTT-4.6.0-6]
       } else this.#send0(link, message, retain, identifiers)
       return
@@ -223,6 +237,7 @@ export class Session implements Watched, Keeping {
       this.#next = undefined
       if (pending === undefined) break
       if (pending.message.expiredAt(Date.now())) {
+        this.#metrics.droppedExpired++
         pending.entry?.forget() // [MQTT-3.3.2-5]
         continue
       }
@@ -291,6 +306,7 @@ export class Session implements Watched, Keeping {
   released(outgoing: Outgoing): void {
     if (this.#link === undefined || this.#inflight.get(outgoing.packetId) !== outgoing) return
     this.#stamp(outgoing)
+    this.#metrics.pubrelSent++
     this.#link.out.acknowledge(0x62, outgoing.packetId)
   }
 
@@ -467,6 +483,7 @@ export class Session implements Watched, Keeping {
     const lost = this.#queue.push(outgoing)
     if (lost !== undefined) {
       lost.entry?.forget()
+      this.#metrics.droppedQueueFull++
       this.#lost()
     }
     if (this.#queue.length > this.#highWatermark && !this.#isHigh) this.#high(true)
@@ -477,6 +494,7 @@ export class Session implements Watched, Keeping {
     const flags = retain ? 1 : 0
     if (this.#tooLarge(link, message, 0, identifiers)) return
     this.delivered++
+    this.#metrics.qos0Sent += message.counts
     // The same version and flags: the packet as it came is the packet to send.
     if (
       message.frameAt >= 0 &&
@@ -501,6 +519,8 @@ export class Session implements Watched, Keeping {
     const packetId = this.#inflight.add(outgoing)
     this.#stamp(outgoing)
     this.delivered++
+    if (qos === 1) this.#metrics.qos1Sent += message.counts
+    else this.#metrics.qos2Sent += message.counts
     writePublish(link, message, (qos << 1) | (retain ? 1 : 0), packetId, identifiers)
   }
 
@@ -509,17 +529,24 @@ export class Session implements Watched, Keeping {
     if (this.#inflight.get(packetId) === undefined) return // acknowledged meanwhile
     this.#stamp(outgoing)
     if (received) {
-      if (outgoing.entry?.isReleasing !== true) link.out.acknowledge(0x62, packetId)
+      if (outgoing.entry?.isReleasing === true) return
+      this.#metrics.pubrelSent++
+      link.out.acknowledge(0x62, packetId)
     } else if (this.#tooLarge(link, message, qos, identifiers)) {
       this.#inflight.delete(packetId) // the client takes less than before [MQTT-3.1.2-24], [MQTT-3.1.2-25]
       outgoing.entry?.forget()
-    } else writePublish(link, message, 8 | (qos << 1) | (retain ? 1 : 0), packetId, identifiers)
+    } else {
+      if (qos === 1) this.#metrics.qos1Sent += message.counts
+      else this.#metrics.qos2Sent += message.counts
+      writePublish(link, message, 8 | (qos << 1) | (retain ? 1 : 0), packetId, identifiers)
+    }
   }
 
   #tooLarge(link: Link, message: Message, qos: number, identifiers: readonly number[] | undefined): boolean {
     if (link.maximumPacketSize === Number.POSITIVE_INFINITY) return false
     if (publishLength(link, message, qos, identifiers) <= link.maximumPacketSize) return false
     this.missed++
+    this.#metrics.droppedTooLarge++
     return true
   }
 }

@@ -6,6 +6,7 @@
  */
 import type { Duplex } from 'node:stream'
 import type { EndReason, Peer } from '../hooks.js'
+import type { Metrics } from '../metrics.js'
 import { type FrameFault, FrameReader, PacketType, type Take } from '../wire/frame.js'
 import { type DeadlineWheel, now, type Watched } from './keepalive.js'
 import { Outbox } from './outbox.js'
@@ -35,6 +36,7 @@ export interface ConnectionOptions {
   readonly idleTimeout: number
   /** Bytes that may wait for a peer that reads slowly. */
   readonly maxPending: number
+  readonly metrics: Metrics
 }
 
 /** Who knows what the packets mean. */
@@ -95,7 +97,8 @@ export class Connection implements Watched {
       transport,
       options.maxPending,
       () => this.#stall(),
-      () => this.#roomy()
+      () => this.#roomy(),
+      options.metrics
     )
     this.#transport = transport
     this.#options = options
@@ -215,6 +218,7 @@ export class Connection implements Watched {
   #received(chunk: Buffer): void {
     if (this.#closed) return
     this.#heardAt = now()
+    this.out.metrics.bytesReceived += chunk.length
     if (this.#rateLimit !== undefined) this.#limitRate(this.#rateLimit, chunk.length)
     this.#read(chunk)
     this.#settleReading()

@@ -118,6 +118,7 @@ export class Listener {
       this.#unwatch()
       throw new BrokerError('UNAVAILABLE', await this.#cannotListen(cause as NodeJS.ErrnoException), { cause })
     }
+    if (this.#server.listenerCount('error') > 0) return // opened anew
     this.#server.on('error', err => this.#context.log.error('listener failed', { listener: this.name, err }))
   }
 
@@ -132,6 +133,16 @@ export class Listener {
     if (code === 'EADDRNOTAVAIL') return `${what}: this host has no such address`
     if (code === 'ENOTFOUND') return `${what}: no such host name`
     return `${what}: ${message}`
+  }
+
+  get listening(): boolean {
+    return this.#server.listening
+  }
+
+  /** Whether it is meant by `1883`, `127.0.0.1:1883` or what else info() says of where it listens. */
+  answersTo(where: string): boolean {
+    const { bind } = this.#options
+    return where === showAddress(bind) || where === this.info().bind
   }
 
   get port(): number {
