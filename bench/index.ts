@@ -7,27 +7,29 @@
  * peer that is given; prints a table: messages delivered a second, the broker's CPU
  * time per delivered message, latency, lost, doubled, out of order, memory. The CPU
  * column is the one to trust on a noisy machine, and only beside a peer of the same run.
+ * A second table has what a connection costs: CPU time of its CONNECT, and memory once
+ * it is idle (`--only idle`).
  */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { connect, createServer } from 'node:net'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { cpus, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { Worker } from 'node:worker_threads'
+import { type Contender, contenders, cpuOf, freePort, listening, memoryOf } from './brokers.js'
 import type { Outcome, Workload } from './load.js'
 
 const { values } = parseArgs({
   options: {
     seconds: { type: 'string', default: '3' },
     only: { type: 'string' },
+    connections: { type: 'string', default: '10000' },
     peer: { type: 'string', multiple: true, default: [] }
   }
 })
 
-const root = fileURLToPath(new URL('../..', import.meta.url))
+/** How long idle connections are left alone before their memory is looked at. */
+const settleMs = 10_000
 const dir = mkdtempSync(join(tmpdir(), 'broker-bench-'))
 const common = { size: 64, seconds: Number(values.seconds), version: 4 } as const
 const many = { publishers: 50, subscribers: 50 }
@@ -39,41 +41,19 @@ const loads: Record<string, Workload> = {
   'pairs q2': { ...common, shape: 'pairs', ...many, qos: 2 },
   'pairs q0 v5': { ...common, shape: 'pairs', ...many, qos: 0, version: 5 },
   'pairs q1 v5': { ...common, shape: 'pairs', ...many, qos: 1, version: 5 },
+  'pairs q1 v5, two user properties': {
+    ...common,
+    shape: 'pairs',
+    ...many,
+    qos: 1,
+    version: 5,
+    userProperties: true
+  },
+  'share q0': { ...common, shape: 'share', ...many, qos: 0 },
+  'share q1': { ...common, shape: 'share', ...many, qos: 1 },
+  'pairs q0, 20 000/s': { ...common, shape: 'pairs', ...many, qos: 0, rate: 20_000 },
   'fan-out q0': { ...common, shape: 'fan-out', publishers: 1, subscribers: 50, qos: 0 },
   'fan-out q1': { ...common, shape: 'fan-out', publishers: 1, subscribers: 50, qos: 1 }
-}
-
-interface Contender {
-  readonly name: string
-  readonly speaks5: boolean
-  start(port: number): ChildProcess
-}
-
-const stockAedes = `
-import('aedes').then(async ({ Aedes }) => {
-  const aedes = await Aedes.createBroker()
-  require('node:net').createServer({ noDelay: true }, aedes.handle).listen(Number(process.argv[1]), '127.0.0.1')
-})`
-
-const contenders: Contender[] = [
-  { name: 'tsmqttd', speaks5: true, start: startOurs },
-  {
-    name: 'aedes 1.2.0',
-    speaks5: false,
-    start: port => spawn(process.execPath, ['-e', stockAedes, String(port)], { cwd: root, stdio: 'inherit' })
-  }
-]
-const mosquitto = ['mosquitto', '/usr/sbin/mosquitto', '/opt/homebrew/sbin/mosquitto'].find(has)
-if (mosquitto !== undefined) {
-  contenders.push({ name: versionOf(mosquitto), speaks5: true, start: port => startMosquitto(mosquitto, port) })
-}
-for (const peer of values.peer) {
-  const [name, command] = [peer.slice(0, peer.indexOf('=')), peer.slice(peer.indexOf('=') + 1)]
-  contenders.push({
-    name,
-    speaks5: true,
-    start: port => spawn('sh', ['-c', `exec ${command.replaceAll('{port}', String(port))}`], { stdio: 'ignore' })
-  })
 }
 
 try {
@@ -84,12 +64,17 @@ try {
     '| load | broker | delivered/s | CPU µs/message | p50 ms | p99 ms | lost | doubled | out of order | MiB |'
   )
   console.log('|---|---|---:|---:|---:|---:|---:|---:|---:|---:|')
+  const all = contenders(dir, values.peer)
   for (const [name, load] of Object.entries(loads)) {
     if (values.only !== undefined && !name.includes(values.only)) continue
-    for (const contender of contenders) {
-      if (load.version === 5 && !contender.speaks5) continue
+    for (const contender of all) {
+      if ((load.version === 5 || load.shape === 'share') && !contender.speaks5) continue
       console.log(await row(name, contender, load))
     }
+  }
+  if (values.only === undefined || 'idle'.includes(values.only)) {
+    console.log('\n| broker | connections | CPU µs/CONNECT | KiB each, idle |\n|---|---:|---:|---:|')
+    for (const contender of all) console.log(await connections(contender, Number(values.connections)))
   }
 } finally {
   rmSync(dir, { recursive: true, force: true })
@@ -107,14 +92,34 @@ async function row(name: string, contender: Contender, load: Workload): Promise<
       contender.name,
       Math.round(delivered / seconds),
       ((cpuSeconds * 1e6) / delivered).toFixed(2),
-      p50.toFixed(1),
-      p99.toFixed(1),
+      p50.toFixed(2),
+      p99.toFixed(2),
       lost,
       doubled,
       outOfOrder,
-      mebibytes
+      Math.round(mebibytes)
     ]
     return `| ${cells.join(' | ')} |`
+  } finally {
+    broker.kill('SIGKILL')
+  }
+}
+
+async function connections(contender: Contender, count: number): Promise<string> {
+  const port = await freePort()
+  const broker = contender.start(port)
+  try {
+    await listening(port)
+    await sleep(500)
+    const memory = memoryOf(broker.pid!)
+    const cpu = cpuOf(broker.pid!)
+    const worker = new Worker(new URL('./connections.js', import.meta.url), { workerData: { port, count } })
+    await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject))
+    const each = ((cpuOf(broker.pid!) - cpu) * 1e6) / count
+    await sleep(settleMs)
+    const kib = (memoryOf(broker.pid!) - memory) / count
+    await worker.terminate()
+    return `| ${contender.name} | ${count} | ${Math.round(each)} | ${kib.toFixed(1)} |`
   } finally {
     broker.kill('SIGKILL')
   }
@@ -137,83 +142,8 @@ async function measure(port: number, pid: number, load: Workload): Promise<Measu
       if (message === 'measuring') before = cpuOf(pid)
       else if (message === 'measured') {
         used = cpuOf(pid) - before
-        mebibytes = memoryOf(pid)
+        mebibytes = memoryOf(pid) / 1024
       } else resolve({ outcome: message as Outcome, cpuSeconds: used, mebibytes })
     })
   })
-}
-
-/** Seconds of CPU that the process has used; to 10 ms on Linux, to a second elsewhere. */
-function cpuOf(pid: number): number {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    return (Number(fields[11]) + Number(fields[12])) / 100
-  } catch {
-    const time = execFileSync('ps', ['-o', 'time=', '-p', String(pid)], { encoding: 'utf8' }).trim()
-    return time.split(/[:-]/).reduce((sum, part) => sum * 60 + Number(part), 0)
-  }
-}
-
-function memoryOf(pid: number): number {
-  return Math.round(Number(execFileSync('ps', ['-o', 'rss=', '-p', String(pid)], { encoding: 'utf8' })) / 1024)
-}
-
-/** With its defaults, the shipped ACL file included. */
-function startOurs(port: number): ChildProcess {
-  const home = mkdtempSync(join(dir, 'home-'))
-  execFileSync(process.execPath, [join(root, 'bin/broker'), 'init', home], { stdio: 'ignore' })
-  const conf = join(home, 'etc/broker.conf')
-  const text = readFileSync(conf, 'utf8').replace(/^listener\.(ssl|ws|wss)\..*$/gm, '')
-  writeFileSync(conf, text.replace(/^(listener\.tcp\.external =).*$/m, `$1 127.0.0.1:${port}`))
-  return spawn(process.execPath, [join(root, 'bin/broker'), '--home', home, 'foreground'], { stdio: 'ignore' })
-}
-
-function startMosquitto(command: string, port: number): ChildProcess {
-  const conf = join(dir, `mosquitto-${port}.conf`)
-  writeFileSync(
-    conf,
-    `listener ${port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\nset_tcp_nodelay true\n`
-  )
-  return spawn(command, ['-c', conf], { stdio: 'ignore' })
-}
-
-function has(command: string): boolean {
-  try {
-    execFileSync('sh', ['-c', `command -v ${command}`], { stdio: 'ignore' })
-    return true
-  } catch {
-    return false
-  }
-}
-
-function versionOf(command: string): string {
-  try {
-    return execFileSync(command, ['-h'], { encoding: 'utf8' }).split('\n')[0]!.replace(' version', '')
-  } catch (err) {
-    return (err as { stdout?: string }).stdout?.split('\n')[0]?.replace(' version', '') ?? 'mosquitto'
-  }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as { port: number }
-  await new Promise(resolve => server.close(resolve))
-  return port
-}
-
-async function listening(port: number): Promise<void> {
-  for (const deadline = Date.now() + 10_000; ; await sleep(50)) {
-    const answered = await new Promise<boolean>(resolve => {
-      const socket = connect(port, '127.0.0.1')
-      socket.once('connect', () => {
-        socket.destroy()
-        resolve(true)
-      })
-      socket.once('error', () => resolve(false))
-    })
-    if (answered) return
-    if (Date.now() > deadline) throw new Error(`nothing listens on ${port}`)
-  }
 }

@@ -11,7 +11,8 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { PacketType } from '../src/wire/frame.js'
 
 export interface Workload {
-  readonly shape: 'fan-in' | 'fan-out' | 'pairs'
+  /** In `share` the subscribers are one group. */
+  readonly shape: 'fan-in' | 'fan-out' | 'pairs' | 'share'
   readonly publishers: number
   readonly subscribers: number
   readonly qos: 0 | 1 | 2
@@ -20,6 +21,10 @@ export interface Workload {
   readonly seconds: number
   /** 4 is MQTT 3.1.1. */
   readonly version: 4 | 5
+  /** Two in each message, in MQTT 5. */
+  readonly userProperties?: boolean
+  /** Messages a second of all publishers together, come what may; without it each has `window` under way. */
+  readonly rate?: number
 }
 
 export interface Outcome {
@@ -51,22 +56,61 @@ const packet = (header: number, ...body: Buffer[]): Buffer => {
   return Buffer.concat([Buffer.from([header, ...length]), all])
 }
 
-/** Bytes to send, joined until the event loop comes round. */
+/** CONNECT of a client that wants a new session. */
+export function connectPacket(id: string, version: number): Buffer {
+  const properties = version === 5 ? Buffer.from([0]) : Buffer.alloc(0)
+  return packet(0x10, string('MQTT'), Buffer.from([version, 2, 0, 0]), properties, string(id))
+}
+
+/** Of a PUBLISH in MQTT 5, their length before them. */
+function twoUserProperties(): Buffer {
+  const pair = (name: string, value: string): Buffer =>
+    Buffer.concat([Buffer.from([0x26]), string(name), string(value)])
+  const both = Buffer.concat([pair('content', 'reading'), pair('origin', 'bench')])
+  return Buffer.concat([Buffer.from([both.length]), both])
+}
+
+/** Bytes to send, collected in one buffer until the event loop comes round. */
 class Sender {
   readonly #socket: Socket
-  #parts: Buffer[] = []
+  #bytes = Buffer.allocUnsafe(4096)
+  #length = 0
 
   constructor(socket: Socket) {
     this.#socket = socket
   }
 
-  send(bytes: Buffer): void {
-    if (this.#parts.push(bytes) === 1) setImmediate(() => this.#flush())
+  /** The buffer, with room for `n` bytes from `at` on. */
+  room(n: number): { bytes: Buffer; at: number } {
+    if (this.#length === 0) setImmediate(() => this.#flush())
+    if (this.#length + n > this.#bytes.length) {
+      const more = Buffer.allocUnsafe(Math.max(this.#bytes.length * 2, this.#length + n))
+      this.#bytes.copy(more, 0, 0, this.#length)
+      this.#bytes = more
+    }
+    const at = this.#length
+    this.#length += n
+    return { bytes: this.#bytes, at }
+  }
+
+  send(packet: Buffer): void {
+    const { bytes, at } = this.room(packet.length)
+    packet.copy(bytes, at)
+  }
+
+  /** Answers the packet whose id stands at from[id]. */
+  acknowledge(header: number, from: Buffer, id: number): void {
+    const { bytes, at } = this.room(4)
+    bytes[at] = header
+    bytes[at + 1] = 2
+    bytes[at + 2] = from[id]!
+    bytes[at + 3] = from[id + 1]!
   }
 
   #flush(): void {
-    this.#socket.write(this.#parts.length === 1 ? this.#parts[0]! : Buffer.concat(this.#parts))
-    this.#parts = []
+    this.#socket.write(this.#bytes.subarray(0, this.#length))
+    this.#bytes = Buffer.allocUnsafe(this.#bytes.length)
+    this.#length = 0
   }
 }
 
@@ -81,8 +125,7 @@ async function open(port: number, id: string, version: number, take: OnPacket): 
   const accepted = new Promise<void>(resolve => {
     socket.on('data', chunk => cut(chunk as Buffer, resolve))
   })
-  const properties = version === 5 ? Buffer.from([0]) : Buffer.alloc(0)
-  sender.send(packet(0x10, string('MQTT'), Buffer.from([version, 2, 0, 0]), properties, string(id)))
+  sender.send(connectPacket(id, version))
   await accepted
   return sender
 }
@@ -113,7 +156,7 @@ function cutter(take: OnPacket): (chunk: Buffer, accepted: () => void) => void {
 }
 
 async function run(port: number, load: Workload): Promise<Outcome> {
-  const { shape, publishers, subscribers, qos, size, version, seconds } = load
+  const { shape, publishers, subscribers, qos, size, version, seconds, userProperties, rate } = load
   const topicOf = (i: number): string => (shape === 'pairs' ? `bench/${i}` : 'bench/all')
   const receivers = shape === 'fan-out' ? subscribers : 1
   const next: number[] = new Array(publishers).fill(0)
@@ -128,33 +171,59 @@ async function run(port: number, load: Workload): Promise<Outcome> {
   let stopping = false
   const senders: Sender[] = []
   const properties = version === 5 ? Buffer.from([0]) : Buffer.alloc(0)
+  const publishProperties = userProperties === true ? twoUserProperties() : properties
 
+  /** Each publisher's PUBLISH, but for its number, time and packet id. */
+  const frames = Array.from({ length: publishers }, (_, i) => {
+    const payload = Buffer.alloc(size)
+    payload.writeUInt32BE(i, 0)
+    const topic = string(topicOf(i))
+    const frame = packet(0x30 | (qos << 1), topic, Buffer.alloc(qos === 0 ? 0 : 2), publishProperties, payload)
+    return { frame, idAt: frame.length - size - publishProperties.length - 2 }
+  })
+
+  const publishOne = (i: number): void => {
+    const n = next[i]!++
+    pending[i]! += receivers
+    const { frame, idAt } = frames[i]!
+    const { bytes, at } = senders[i]!.room(frame.length)
+    frame.copy(bytes, at)
+    if (qos > 0) bytes.writeUInt16BE((n % 65_535) + 1, at + idAt)
+    const payload = at + frame.length - size
+    bytes.writeUInt32BE(n, payload + 4)
+    bytes.writeDoubleBE(performance.now(), payload + 8)
+  }
+
+  /** As many as may be under way. */
   const publish = (i: number): void => {
+    if (rate !== undefined) return
     const room = window * receivers
     while (!stopping && pending[i]! + receivers <= room && (qos === 0 || next[i]! - acknowledged[i]! < window)) {
-      const n = next[i]!++
-      pending[i]! += receivers
-      const payload = Buffer.alloc(size)
-      payload.writeUInt32BE(i, 0)
-      payload.writeUInt32BE(n, 4)
-      payload.writeDoubleBE(performance.now(), 8)
-      const id = (n % 65_535) + 1
-      const packetId = qos === 0 ? Buffer.alloc(0) : Buffer.from([id >> 8, id & 255])
-      senders[i]!.send(packet(0x30 | (qos << 1), string(topicOf(i)), packetId, properties, payload))
+      publishOne(i)
     }
+  }
+
+  /** As many as are due by now, from one publisher after the other. */
+  const publishDue = (perSecond: number): NodeJS.Timeout => {
+    const from = performance.now()
+    let sent = 0
+    return setInterval(() => {
+      const due = ((performance.now() - from) / 1000) * perSecond
+      while (!stopping && sent < due) publishOne(sent++ % publishers)
+    }, 1)
   }
 
   for (let s = 0; s < subscribers; s++) {
     const last: number[] = new Array(publishers).fill(-1)
     const sender = await open(port, `bench-s${s}`, version, (bytes, start, at, end) => {
       const type = bytes[start]! >> 4
-      if (type === PacketType.PUBREL) sender.send(Buffer.from([0x70, 2, bytes[at]!, bytes[at + 1]!]))
+      if (type === PacketType.PUBREL) sender.acknowledge(0x70, bytes, at)
       if (type !== PacketType.PUBLISH) return
       const topic = (bytes[at]! << 8) | bytes[at + 1]!
       const granted = (bytes[start]! >> 1) & 3
       const id = at + 2 + topic
-      if (granted === 1) sender.send(Buffer.from([0x40, 2, bytes[id]!, bytes[id + 1]!]))
-      if (granted === 2) sender.send(Buffer.from([0x50, 2, bytes[id]!, bytes[id + 1]!]))
+      if (granted === 1) sender.acknowledge(0x40, bytes, id)
+      if (granted === 2) sender.acknowledge(0x50, bytes, id)
       const payload = end - size
       const from = bytes.readUInt32BE(payload)
       const n = bytes.readUInt32BE(payload + 4)
@@ -168,17 +237,19 @@ async function run(port: number, load: Workload): Promise<Outcome> {
       }
       publish(from)
     })
-    sender.send(packet(0x82, Buffer.from([0, 1]), properties, string(topicOf(s)), Buffer.from([qos])))
+    const filter = shape === 'share' ? `$share/bench/${topicOf(s)}` : topicOf(s)
+    sender.send(packet(0x82, Buffer.from([0, 1]), properties, string(filter), Buffer.from([qos])))
   }
   await sleep(200)
   for (let i = 0; i < publishers; i++) {
     senders[i] = await open(port, `bench-p${i}`, version, (bytes, start, at) => {
       const type = bytes[start]! >> 4
       if (type === PacketType.PUBACK || type === PacketType.PUBCOMP) acknowledged[i]!++
-      if (type === PacketType.PUBREC) senders[i]!.send(Buffer.from([0x62, 2, bytes[at]!, bytes[at + 1]!]))
+      if (type === PacketType.PUBREC) senders[i]!.acknowledge(0x62, bytes, at)
       if (type !== PacketType.CONNACK) publish(i)
     })
   }
+  if (rate !== undefined) publishDue(rate)
   for (let i = 0; i < publishers; i++) publish(i)
   await sleep(500)
   parentPort!.postMessage('measuring')
@@ -196,8 +267,8 @@ async function run(port: number, load: Workload): Promise<Outcome> {
   return { delivered, seconds: took, lost, doubled, outOfOrder, p50: percentile(0.5), p99: percentile(0.99) }
 }
 
-if (parentPort !== null) {
-  const { port, load } = workerData as { port: number; load: Workload }
+const { port, load } = (workerData ?? {}) as { port: number; load?: Workload }
+if (parentPort !== null && load !== undefined) {
   parentPort.postMessage(await run(port, load))
   process.exit()
 }

@@ -7,6 +7,7 @@ export type ErrorCode =
   | 'NOT_FOUND' // no such client, plugin or listener
   | 'CONFLICT' // already loaded, already running, address in use
   | 'BAD_REQUEST' // wrong command or argument
+  | 'QUOTA_EXCEEDED' // no room: the disk is full
   | 'PLUGIN_FAILED' // a plugin could not start, or its backend is away
   | 'UNAVAILABLE' // something outside the broker refused: a file, a port, a process
   | 'UNREACHABLE' // the admin socket does not answer

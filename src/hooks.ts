@@ -75,6 +75,8 @@ export interface Values {
 }
 export interface Facts {
   'client.connected': [client: ClientInfo]
+  /** It may not come in; `code` is that of its CONNACK, in MQTT 3.1.1's numbers. */
+  'client.refused': [client: ClientInfo, code: number]
   'client.disconnected': [client: ClientInfo, reason: EndReason]
   'session.subscribed': [client: ClientInfo, filter: string, qos: number]
   'session.unsubscribed': [client: ClientInfo, filter: string]

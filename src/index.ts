@@ -81,6 +81,7 @@ export async function startBroker({
     ...(sink === undefined ? [] : [sink]),
     ...(home === undefined ? [] : fileSinks(settings.options.log, home.path))
   )
+  log.limitRepeats(settings.options.log.messagesPerSecond)
   const server = await Server.start({ settings, home, log, plugins })
   const scope: HookScope = server.hooks.scope('the embedding program')
   const stop = async (mode?: StopMode): Promise<void> => {

@@ -1,9 +1,48 @@
-/** The log's files: rotated by size, a counted number of old ones kept. */
+/**
+ * The log's files, rotated by size, a counted number of old ones kept; and standard
+ * output. Lines are collected for a moment and written together: a write of its own
+ * costs each line more than all that made it, and thousands of clients may come in at
+ * once. What the process says before it ends is written when the sinks are closed.
+ */
 import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import { createStream, type RotatingFileStream } from 'rotating-file-stream'
 import type { LogOptions } from './config/broker-options.js'
 import type { Level, Sink } from './log.js'
+
+/** Milliseconds that a line may wait for others. */
+const togetherMs = 20
+
+/** Characters that wait at most. */
+const togetherMax = 64 * 1024
+
+/** Takes lines and hands them on together, before `most` characters have come. */
+class Lines {
+  readonly #write: (lines: string) => void
+  readonly #most: number
+  #lines = ''
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(write: (lines: string) => void, most = togetherMax) {
+    this.#write = write
+    this.#most = most
+  }
+
+  add(line: string): void {
+    this.#lines += line
+    if (this.#lines.length >= this.#most) this.flush()
+    else this.#timer ??= setTimeout(() => this.flush(), togetherMs)
+  }
+
+  flush(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    if (this.#lines === '') return
+    const lines = this.#lines
+    this.#lines = ''
+    this.#write(lines)
+  }
+}
 
 /** How long after an error a file is tried again. */
 const retryMs = 5000
@@ -12,15 +51,15 @@ const retryMs = 5000
 export function fileSinks({ console, error }: LogOptions, path: (relative: string) => string): Sink[] {
   const { to, level, format } = console
   if (to === 'off') return []
-  const errors = rotatingFile(path(error.file), error, { level: 'error', format })
+  const errors = rotatingFile(path(error.file), error, { target: 'error', level: 'error', format })
   if (to === 'console') return [errors]
-  return [rotatingFile(path(console.file), console, { level, format }), errors]
+  return [rotatingFile(path(console.file), console, { target: 'console', level, format }), errors]
 }
 
 function rotatingFile(
   file: string,
   { size, count }: { size: number; count: number },
-  { level, format }: { level: Level; format: Sink['format'] }
+  { target, level, format }: { target: string; level: Level; format: Sink['format'] }
 ): Sink {
   mkdirSync(dirname(file), { recursive: true })
   closeSync(openSync(file, 'a')) // throws where it may not: a broker must not begin without its log
@@ -41,24 +80,30 @@ function rotatingFile(
     })
     return opened
   }
+  const together = new Lines(
+    lines => {
+      if (stream === undefined && Date.now() >= retryAt) stream = open()
+      stream?.write(lines)
+    },
+    Math.min(size / 4, togetherMax)
+  )
   return {
+    target,
     level,
     format,
-    write(line) {
-      if (stream === undefined && Date.now() >= retryAt) stream = open()
-      stream?.write(line)
-    },
-    close: async () =>
-      await new Promise(resolve => {
+    write: line => together.add(line),
+    close: async () => {
+      together.flush()
+      await new Promise<void>(resolve => {
         if (stream === undefined) return resolve()
         stream.once('close', resolve).end() // after an error as well
       })
+    }
   }
 }
 
 /** Standard output, for `broker console` and `broker foreground`. */
-export const terminalSink = (level: Level, format: Sink['format']): Sink => ({
-  level,
-  format,
-  write: line => void process.stdout.write(line)
-})
+export function terminalSink(level: Level, format: Sink['format']): Sink {
+  const together = new Lines(lines => void process.stdout.write(lines))
+  return { target: 'console', level, format, write: line => together.add(line), close: async () => together.flush() }
+}

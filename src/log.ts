@@ -3,6 +3,7 @@
  * or as text. Sinks come and go at run time (`broker attach` is one).
  */
 import { pino } from 'pino'
+import { Repeats } from './log-repeats.js'
 
 /** emqttd's names, most talkative first. */
 export type Level = 'debug' | 'info' | 'warning' | 'error' | 'critical'
@@ -20,6 +21,8 @@ export interface Log {
 }
 
 export interface Sink {
+  /** Under which name its level can be set at run time; one without is not offered. */
+  readonly target?: string
   readonly level: Level
   readonly format: 'json' | 'text'
   /** Takes one line, its newline included. */
@@ -29,22 +32,43 @@ export interface Sink {
 }
 
 export interface LogRoot extends Log {
-  /** Adds a sink; returns what removes it. */
+  /** Adds a sink; returns what removes and closes it. */
   add(sink: Sink): () => void
+  /** The logs whose level can be set, as they are now. */
+  targets(): LogTarget[]
+  /** Sets the level of a target, or of all but `error`; returns what was set, nothing when there is no such one. */
+  setLevel(level: Level, target?: string): LogTarget[]
+  /** How many equal lines about one client a second are written; 0 is all. */
+  limitRepeats(perSecond: number): void
   /** Closes every sink. */
   close(): Promise<void>
 }
+
+export interface LogTarget {
+  readonly target: string
+  readonly level: Level
+  /** What the configuration says. */
+  readonly configured: Level
+  readonly format: Sink['format']
+}
+
+/** Unless told: what no sound broker says of one client in a second. */
+const usualRepeats = 100
 
 const customLevels = { debug: 10, info: 20, warning: 30, error: 40, critical: 50 } as const
 
 export function createLog(...given: Sink[]): LogRoot {
   const sinks = new Set<Sink>(given)
+  const repeats = new Repeats(usualRepeats)
+  /** By target, where it was set. */
+  const chosen = new Map<string, Level>()
+  const levelOf = ({ target, level }: Sink): Level => (target === undefined ? level : (chosen.get(target) ?? level))
   const destination = {
     write(line: string): void {
       let text: string | undefined
       const event = JSON.parse(line) as LogEvent
       for (const sink of sinks) {
-        if (customLevels[event.level] < customLevels[sink.level]) continue
+        if (customLevels[event.level] < customLevels[levelOf(sink)]) continue
         if (sink.format === 'text') text ??= toText(event)
         sink.write(sink.format === 'text' ? text! : line)
       }
@@ -57,26 +81,47 @@ export function createLog(...given: Sink[]): LogRoot {
       level: 'debug',
       base: null,
       timestamp: pino.stdTimeFunctions.isoTime,
-      formatters: { level: label => ({ level: label }) }
+      formatters: { level: label => ({ level: label }) },
+      serializers: { err: told }
     },
     destination
   )
   // pino formats what no sink will take; tell it the lowest level anybody wants.
   const settle = (): void => {
-    root.level = levels.find(l => [...sinks].some(s => s.level === l)) ?? 'silent'
+    root.level = levels.find(l => [...sinks].some(s => levelOf(s) === l)) ?? 'silent'
   }
   settle()
+  const targets = (): LogTarget[] => {
+    const named = [...sinks].flatMap(s =>
+      s.target === undefined
+        ? []
+        : [[s.target, { target: s.target, level: levelOf(s), configured: s.level, format: s.format }] as const]
+    )
+    return [...new Map(named).values()]
+  }
   return {
-    ...logOf(root, () => root.level),
+    ...logOf(root, () => root.level as Level | 'silent', repeats),
+    targets,
+    setLevel(level, target) {
+      const meant = targets().filter(t => (target === undefined ? t.target !== 'error' : t.target === target))
+      for (const each of meant) chosen.set(each.target, level)
+      settle()
+      return targets().filter(t => meant.some(each => each.target === t.target))
+    },
+    limitRepeats(perSecond) {
+      repeats.perSecond = perSecond
+    },
     add(sink) {
       sinks.add(sink)
       settle()
       return () => {
-        sinks.delete(sink)
+        if (!sinks.delete(sink)) return
         settle()
+        void sink.close?.()
       }
     },
     async close() {
+      repeats.flush()
       const closing = [...sinks]
       sinks.clear() // what is said from now on, nobody hears
       settle()
@@ -88,12 +133,20 @@ export function createLog(...given: Sink[]): LogRoot {
 type Pino = pino.Logger<Level, true>
 
 /** Children follow the root's level, which sinks may change after a child was made. */
-function logOf(logger: Pino, level: () => string): Log {
+function logOf(logger: Pino, level: () => Level | 'silent', repeats: Repeats): Log {
   const at =
     (l: Level) =>
-    (message: string, fields: object = {}): void => {
-      logger.level = level()
-      logger[l](fields, message)
+    (message: string, fields: Fields = {}): void => {
+      const lowest = level()
+      if (lowest === 'silent' || customLevels[l] < customLevels[lowest]) return
+      if (logger.level !== lowest) logger.level = lowest // setting it makes pino's methods anew
+      const { clientId = '', listener = '' } = fields
+      const key = `${message.slice(0, 200)}\0${clientId}\0${listener}`
+      if (l === 'critical' || repeats.admit(key)) return logger[l](fields, message)
+      repeats.fold(key, suffix => {
+        logger.level = level()
+        logger[l]({ listener: fields.listener, clientId: fields.clientId }, `${message} ${suffix}`)
+      })
     }
   return {
     debug: at('debug'),
@@ -101,8 +154,24 @@ function logOf(logger: Pino, level: () => string): Log {
     warning: at('warning'),
     error: at('error'),
     critical: at('critical'),
-    child: name => logOf(logger.child({ name }) as Pino, level)
+    child: name => logOf(logger.child({ name }) as Pino, level, repeats)
   }
+}
+
+/** By which lines are told apart; others are as free as ever. */
+interface Fields {
+  readonly clientId?: string
+  readonly listener?: string
+}
+
+/**
+ * What a reader needs of an error. It may carry more, which is left out: Node's HTTP errors have the bytes that
+ * came, others a connection with its password.
+ */
+function told(err: unknown): unknown {
+  if (!(err instanceof Error)) return err
+  const { type, message, stack, code } = pino.stdSerializers.err(err) as { [field: string]: unknown }
+  return { type, message, stack, ...(code === undefined ? {} : { code }) }
 }
 
 interface LogEvent {

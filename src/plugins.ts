@@ -116,6 +116,41 @@ export class PluginHost {
     allOrProblems(...plugins.map(found => () => this.#read(found)))
   }
 
+  /** What a start loads. */
+  remembered(): string[] {
+    return this.#remembered()
+  }
+
+  /** Starts each remembered plugin, tries its backend and stops it again, for at most `patienceMs`. */
+  async tryRemembered(patienceMs: number): Promise<{ name: string; trouble: string | undefined }[]> {
+    return await Promise.all(
+      this.#remembered().map(async name => {
+        try {
+          const active = await this.#startNamed(name)
+          let timer: NodeJS.Timeout | undefined
+          const late = new Promise<never>((_, reject) => {
+            const why = `no answer within ${patienceMs} ms`
+            timer = setTimeout(() => reject(new BrokerError('PLUGIN_FAILED', why)), patienceMs)
+          })
+          try {
+            await Promise.race([this.#check(active), late])
+          } finally {
+            clearTimeout(timer)
+            void this.#stop(name).catch(() => {}) // it may wait for the backend that does not answer
+          }
+          return { name, trouble: undefined }
+        } catch (err) {
+          return { name, trouble: messageOf(err) }
+        }
+      })
+    )
+  }
+
+  /** Where a plugin's configuration stands. */
+  conf(name: string): string {
+    return this.#conf(name)
+  }
+
   /** Loads what was loaded when the broker last ran. Only a wrong configuration stops the start. */
   async loadRemembered(): Promise<void> {
     for (const name of this.#remembered()) {

@@ -11,7 +11,7 @@ import { serveAdmin } from './admin/server.js'
 import { Alarms } from './alarms.js'
 import { commands } from './commands/index.js'
 import { type BrokerOptions, listenersOf } from './config/broker-options.js'
-import { Broker } from './control/broker.js'
+import { Broker, type Kept } from './control/broker.js'
 import { BrokerError } from './errors.js'
 import { type Home, version } from './home.js'
 import { Hooks } from './hooks.js'
@@ -22,6 +22,11 @@ import { Listener } from './net/listener.js'
 import { type Brought, PluginHost, pluginPaths } from './plugins.js'
 import type { Settings } from './settings.js'
 import { fileShelf } from './shelf.js'
+import { restoreFrom, StoreCare } from './store/care.js'
+import { usualTimes } from './store/journal.js'
+import { openStore } from './store/open.js'
+import { Sys } from './sys.js'
+import { Vm } from './vm.js'
 
 /** `drain`: what was written goes out first; `fast`: it does not. */
 export type StopMode = 'drain' | 'fast'
@@ -49,8 +54,11 @@ export class Server {
   readonly access: Access
   readonly alarms: Alarms
   readonly broker: Broker
+  readonly sys: Sys
+  readonly vm = new Vm()
   readonly plugins: PluginHost
   readonly listeners: readonly Listener[]
+  #store: StoreCare | undefined
   #phase: Phase = 'starting'
   readonly #undo: Undo[] = []
   #stopping: Promise<void> | undefined
@@ -61,7 +69,10 @@ export class Server {
   })
 
   private constructor(
-    parts: Pick<Server, 'options' | 'home' | 'log' | 'hooks' | 'access' | 'alarms' | 'broker' | 'plugins' | 'listeners'>
+    parts: Pick<
+      Server,
+      'options' | 'home' | 'log' | 'hooks' | 'access' | 'alarms' | 'broker' | 'sys' | 'plugins' | 'listeners'
+    >
   ) {
     this.options = parts.options
     this.home = parts.home
@@ -70,6 +81,7 @@ export class Server {
     this.access = parts.access
     this.alarms = parts.alarms
     this.broker = parts.broker
+    this.sys = parts.sys
     this.plugins = parts.plugins
     this.listeners = parts.listeners
   }
@@ -85,7 +97,8 @@ export class Server {
       if (home !== undefined) access.banned.open(fileShelf(home.path('data/banned.json')))
       if (home !== undefined) await makeCertificates(options, home, log)
       const alarms = new Alarms(log)
-      const broker = await Broker.create(options.mqtt, access, hooks, log, alarms)
+      const kept = home === undefined ? undefined : await openKept(options.store, home, alarms)
+      const broker = await Broker.create(options.mqtt, access, hooks, log, alarms, kept)
       const plugins = new PluginHost(
         {
           ...pluginPaths(path, options.mqtt.plugins),
@@ -108,13 +121,25 @@ export class Server {
             maxPacketSize: options.mqtt.maxPacketSize
           })
       )
-      server = new Server({ options, home, log, hooks, access, alarms, broker, plugins, listeners })
+      const about = { node: options.node.name, version, interval: options.mqtt.broker.sysInterval }
+      const sys = new Sys({ ...about, startedAt: new Date() }, broker, hooks)
+      server = new Server({ options, home, log, hooks, access, alarms, broker, sys, plugins, listeners })
+      if (kept !== undefined) {
+        server.#store = new StoreCare(path(options.store.dir), kept.store, broker.hub.keeper!.journal)
+      }
       server.#undo.push(
         unlock,
         () => access.banned.close(),
         () => broker.close()
       )
+      alarms.on('raised', alarm => sys.alert(alarm)).on('cleared', alarm => sys.clear(alarm))
+      const { vm } = server
+      vm.start()
+      server.#undo.push(() => vm.stop())
+      sys.start()
+      server.#undo.push(() => sys.stop())
       if (home !== undefined) server.#undo.push(await serveAdmin(home, commands, server))
+      await server.#restore()
       server.#undo.push(() => plugins.stopAll())
       if (home !== undefined) await plugins.loadRemembered()
       for (const { plugin, options: given } of brought) await plugins.adopt(plugin, given)
@@ -143,6 +168,33 @@ export class Server {
     return this.#phase
   }
 
+  /** Undefined where nothing outlives the process. */
+  get store(): StoreCare | undefined {
+    return this.#store
+  }
+
+  readonly restoreStore = async (file: string): Promise<{ file: string }> => {
+    const { home, options } = this
+    if (home === undefined || options.store.type === 'memory') {
+      throw new BrokerError('NOT_FOUND', 'There is no store: store.type = memory.')
+    }
+    return await restoreFrom(home.path(options.store.dir), file)
+  }
+
+  /** What a start is at that takes its time, in words. */
+  doing: string | undefined
+
+  async #restore(): Promise<void> {
+    const from = performance.now()
+    const restored = await this.broker.restore(records => {
+      this.doing = `reading the store: ${records} records`
+      if (records % 500_000 === 0) this.log.info(this.doing)
+    })
+    this.doing = undefined
+    if (restored === undefined) return
+    this.log.info('store is read', { ...restored, ms: Math.round(performance.now() - from) })
+  }
+
   /** Stops once; whoever asks again waits for the same end. Never takes longer than `timeoutMs` to let clients go. */
   async stop(mode: StopMode = 'drain', timeoutMs = 10_000): Promise<void> {
     this.#stopping ??= this.#stop(mode, timeoutMs)
@@ -158,6 +210,34 @@ export class Server {
     for (const undo of this.#undo.splice(0).reverse()) await undo()
     this.log.info('broker is stopped')
     this.#isStopped()
+  }
+}
+
+/** Undefined where nothing outlives the process, because that was asked for or because it cannot be had. */
+async function openKept(
+  { type, dir, required, sync, syncInterval }: BrokerOptions['store'],
+  home: Home,
+  alarms: Alarms
+): Promise<Kept | undefined> {
+  if (type === 'memory') return undefined
+  try {
+    const { store, putAside } = await openStore(home.path(dir), { sync })
+    if (putAside !== undefined) {
+      alarms.raise(
+        'store_damaged',
+        'critical',
+        'the store was damaged and put aside; the broker began with an empty one',
+        putAside
+      )
+    }
+    const every = { gather: syncInterval, grace: syncInterval, lazy: syncInterval, retry: usualTimes.retry }
+    return { store, waits: sync === 'commit', times: sync === 'interval' ? every : usualTimes }
+  } catch (err) {
+    if (required || !(err instanceof BrokerError) || err.code !== 'UNAVAILABLE') throw err
+    alarms.raise('store_missing', 'critical', 'there is no store: what the broker keeps is lost when it ends', {
+      why: err.message
+    })
+    return undefined
   }
 }
 

@@ -176,3 +176,30 @@ async function run(file: string): Promise<{ status: number | string; output: str
     })
   })
 }
+
+test('docs/conformance-clauses.md names files that there are, and no clause twice', () => {
+  const [five = '', three = ''] = read('docs/conformance-clauses.md').split('## MQTT 3.1.1')
+  const files = new Map([...five.matchAll(/^\| (\S+) \| `(\S+)` \|$/gm)].map(([, name, file]) => [name!, file!]))
+  for (const file of files.values()) assert.ok(existsSync(join(root, file)), file)
+  for (const part of [five, three]) {
+    const clauses = new Set<string>()
+    for (const [, ids = '', where = ''] of part.matchAll(/^\| (\d[^|]*) \| ([^|]*) \|/gm)) {
+      for (const name of where.split(', ')) {
+        const known = files.has(name) || existsSync(join(root, name)) || /^(the client's|not held)/.test(name)
+        assert.ok(known, `${ids}: ${name}`)
+      }
+      for (const id of ids.split(', ').flatMap(range)) {
+        assert.ok(!clauses.has(id), id)
+        clauses.add(id)
+      }
+    }
+    assert.ok(clauses.size > 130, `${clauses.size} clauses`)
+  }
+})
+
+/** `3.1.2-4 to 3.1.2-6` is three clauses. */
+function range(text: string): string[] {
+  const [, section = '', first = '', , last = first] = /^([\d.]+)-(\d+)(?: to ([\d.]+)-(\d+))?$/.exec(text) ?? []
+  assert.notEqual(section, '', text)
+  return Array.from({ length: Number(last) - Number(first) + 1 }, (_, i) => `${section}-${Number(first) + i}`)
+}

@@ -3,10 +3,12 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { LogOptions } from '../src/config/broker-options.js'
 import { BrokerError } from '../src/errors.js'
 import { createLog, type Level, type Sink, toText } from '../src/log.js'
 import { fileSinks } from '../src/log-files.js'
+import { Repeats } from '../src/log-repeats.js'
 import { until } from './support/server.js'
 
 function memory(level: Level, format: Sink['format'] = 'text'): Sink & { lines: string[] } {
@@ -105,6 +107,105 @@ test('whatever was thrown can be logged', () => {
   )
 })
 
+test('levels are set at run time by target, and a sink that comes later keeps to them', () => {
+  const [file, errors, reader] = [
+    { ...memory('info'), target: 'console' },
+    { ...memory('error'), target: 'error' },
+    memory('warning')
+  ]
+  const log = createLog(file, errors, reader)
+  const child = log.child('early')
+  assert.deepEqual(
+    log.targets().map(t => [t.target, t.level, t.configured]),
+    [
+      ['console', 'info', 'info'],
+      ['error', 'error', 'error']
+    ]
+  )
+  assert.deepEqual(
+    log.setLevel('debug').map(t => [t.target, t.level, t.configured]),
+    [['console', 'debug', 'info']]
+  )
+  child.debug('one')
+  const late = { ...memory('info', 'json'), target: 'console' }
+  const remove = log.add(late)
+  child.debug('two')
+  remove()
+  assert.deepEqual([file.lines.length, late.lines.length, errors.lines.length, reader.lines.length], [2, 1, 0, 0])
+  assert.deepEqual(log.setLevel('info', 'nobody'), [])
+  log.setLevel('critical', 'console')
+  log.setLevel('warning', 'error')
+  log.warning('three')
+  assert.deepEqual([file.lines.length, errors.lines.length, reader.lines.length], [2, 1, 1])
+})
+
+test('lines that repeat are folded by text and client; the first are always there, and so is their number', async () => {
+  const sink = memory('info')
+  const log = createLog(sink)
+  log.limitRepeats(3)
+  for (let i = 0; i < 10; i++) {
+    log.warning('bad packet', { clientId: 'loud', why: `number ${i}` })
+    if (i < 3) log.warning('bad packet', { clientId: 'calm' })
+    log.debug('nobody hears this')
+    log.critical('bug')
+  }
+  log.child('other').info('bad packet', { clientId: 'loud' }) // the same words, said by another: counted with them
+  const lines = (): string[] => sink.lines.map(line => line.replace(/^.*?\[/, '[').trim())
+  assert.deepEqual(
+    lines().filter(line => line.includes('loud')),
+    [0, 1, 2].map(i => `[warning] bad packet clientId=loud why="number ${i}"`)
+  )
+  assert.equal(lines().filter(line => line.includes('calm')).length, 3)
+  assert.equal(lines().filter(line => line.includes('bug')).length, 10)
+  await log.close()
+  assert.equal(lines().filter(line => line.includes('repeated')).length, 1)
+  assert.match(lines().at(-1)!, /bad packet … repeated 8 times in 1 s clientId=loud$/)
+})
+
+test('limitRepeats(0) writes every line', () => {
+  const sink = memory('info')
+  const log = createLog(sink)
+  log.limitRepeats(0)
+  for (let i = 0; i < 500; i++) log.info('x')
+  assert.equal(sink.lines.length, 500)
+})
+
+test('Repeats lets as many through in every second, tells after ten, and remembers a bounded number of keys', t => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  let now = 0
+  const said: string[] = []
+  const repeats = new Repeats(2, () => now)
+  const admit = (key: string): boolean => {
+    const admitted = repeats.admit(key)
+    if (!admitted) repeats.fold(key, suffix => void said.push(`${key} ${suffix}`))
+    return admitted
+  }
+  assert.deepEqual([admit('a'), admit('a'), admit('a')], [true, true, false])
+  now = 1000
+  assert.deepEqual([admit('a'), admit('a'), admit('a')], [true, true, false])
+  now = 10_000
+  assert.deepEqual(said, [])
+  t.mock.timers.tick(10_000)
+  assert.deepEqual(said, ['a … repeated 2 times in 10 s'])
+  for (let i = 0; i < 3; i++) admit('b')
+  for (let i = 0; i < 1000; i++) assert.ok(admit(`client ${i}`))
+  assert.deepEqual(said.slice(1), ['b … repeated 1 time in 1 s'])
+})
+
+test('of an error no more is written than its words, its stack and its code', () => {
+  const json = memory('info', 'json')
+  const log = createLog(json)
+  const err = Object.assign(new Error('parse error'), {
+    code: 'HPE_INVALID',
+    rawPacket: Buffer.from('hush'),
+    config: 'hush'
+  })
+  log.error('x', { err })
+  const { err: written } = JSON.parse(json.lines[0]!)
+  assert.deepEqual(Object.keys(written).sort(), ['code', 'message', 'stack', 'type'])
+  assert.deepEqual([written.type, written.message, written.code], ['Error', 'parse error', 'HPE_INVALID'])
+})
+
 // ── Files ────────────────────────────────────────────────────────────────────
 
 function directory(t: TestContext): string {
@@ -114,6 +215,7 @@ function directory(t: TestContext): string {
 }
 
 const options = (console: Partial<LogOptions['console']> = {}): LogOptions => ({
+  messagesPerSecond: 100,
   console: { to: 'file', level: 'info', format: 'text', file: 'log/broker.log', size: 1024, count: 3, ...console },
   error: { file: 'log/error.log', size: 1024, count: 1 },
   crash: { file: 'log/crash.log' }
@@ -178,6 +280,7 @@ test('a file that cannot be written any more is told, and written again when it 
   log.info('x'.repeat(1024))
   await until('it is told', () => said.length > 0)
   log.info('lost')
+  await sleep(100) // longer than a line waits for others
   rmSync(join(dir, 'log/broker.log.3'), { recursive: true })
   const now = Date.now()
   t.mock.method(Date, 'now', () => now + 5001)

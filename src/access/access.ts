@@ -86,10 +86,13 @@ export class Access {
     this.#acl = loadAcl()
   }
 
-  async authenticate(client: ClientInfo, password: Buffer | undefined): Promise<Admission> {
-    const answer = this.#hooks.judgesClients
-      ? await this.#hooks.ask('client.authenticate', client, password)
-      : this.#anonymous(client)
+  /** At once where no plugin is asked. */
+  authenticate(client: ClientInfo, password: Buffer | undefined): Admission | Promise<Admission> {
+    if (!this.#hooks.judgesClients) return this.#admission(client, this.#anonymous(client))
+    return this.#hooks.ask('client.authenticate', client, password).then(answer => this.#admission(client, answer))
+  }
+
+  #admission(client: ClientInfo, answer: 'allow' | 'superuser' | 'deny' | 'ignore' | 'failed'): Admission {
     if (answer === 'failed') return 'unavailable'
     if (answer === 'allow' || answer === 'superuser') {
       return this.identity(client, answer === 'superuser')

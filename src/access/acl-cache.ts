@@ -6,7 +6,8 @@ interface Verdict {
 }
 
 export class AclCache {
-  readonly #verdicts = new Map<string, Verdict>()
+  /** Made when there is a first one: most clients do not publish most of the time. */
+  #verdicts: Map<string, Verdict> | undefined
   readonly #ttlMs: number
   readonly #maxSize: number
   #epoch = 0
@@ -19,24 +20,26 @@ export class AclCache {
   /** @param epoch of the rules now; verdicts of earlier rules are forgotten. */
   get(topic: string, epoch: number): boolean | undefined {
     if (epoch !== this.#epoch) {
-      this.#verdicts.clear()
+      this.#verdicts = undefined
       this.#epoch = epoch
       return undefined
     }
-    const verdict = this.#verdicts.get(topic)
+    const verdict = this.#verdicts?.get(topic)
     if (verdict === undefined) return undefined
     if (verdict.until > performance.now()) return verdict.allowed
-    this.#verdicts.delete(topic)
+    this.#verdicts!.delete(topic)
     return undefined
   }
 
   /** A verdict that was sought under rules no longer in force is not kept. */
   set(topic: string, allowed: boolean, epoch: number): void {
     if (epoch !== this.#epoch) return
-    if (this.#verdicts.size >= this.#maxSize) {
-      const [oldest] = this.#verdicts.keys()
-      this.#verdicts.delete(oldest!)
+    this.#verdicts ??= new Map()
+    const verdicts = this.#verdicts
+    if (verdicts.size >= this.#maxSize) {
+      const [oldest] = verdicts.keys()
+      verdicts.delete(oldest!)
     }
-    this.#verdicts.set(topic, { allowed, until: performance.now() + this.#ttlMs })
+    verdicts.set(topic, { allowed, until: performance.now() + this.#ttlMs })
   }
 }

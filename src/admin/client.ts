@@ -7,7 +7,13 @@ import { BrokerError, type ErrorCode } from '../errors.js'
 type ArgsOf<N extends keyof Commands> = Parameters<Commands[N]['run']>[1]
 type ResultOf<N extends keyof Commands> = Wire<Awaited<ReturnType<Commands[N]['run']>>>
 /** What is left of a value once it has been JSON. */
-type Wire<T> = T extends Date ? string : T extends object ? { [K in keyof T]: Wire<T[K]> } : T
+type Wire<T> = T extends Date
+  ? string
+  : T extends Generator<infer Row>
+    ? Wire<Row>[]
+    : T extends object
+      ? { [K in keyof T]: Wire<T[K]> }
+      : T
 
 export class AdminClient {
   readonly #socketPath: string
@@ -24,8 +30,26 @@ export class AdminClient {
   }
 
   async send(name: string, args: object): Promise<unknown> {
-    const path = `/${name.split(' ').map(encodeURIComponent).join('/')}`
-    const response = await this.#request('POST', path, JSON.stringify(args))
+    return await this.#answer(await this.#request('POST', pathOf(name), JSON.stringify(args)))
+  }
+
+  /** The rows of a list as they come, some at a time. */
+  async *rows(name: string, args: object): AsyncGenerator<unknown[]> {
+    const response = await this.#request('POST', pathOf(name), JSON.stringify(args), { accept: 'application/x-ndjson' })
+    if (response.statusCode !== 200) return void (await this.#answer(response))
+    let rest = ''
+    try {
+      for await (const chunk of response.setEncoding('utf8') as AsyncIterable<string>) {
+        const lines = (rest + chunk).split('\n')
+        rest = lines.pop()!
+        if (lines.length > 0) yield lines.map(line => JSON.parse(line) as unknown)
+      }
+    } catch (cause) {
+      throw this.#unreachable(cause as Error) // it ended in the middle of its answer
+    }
+  }
+
+  async #answer(response: IncomingMessage): Promise<unknown> {
     let text: string
     try {
       text = await textOf(response)
@@ -60,9 +84,9 @@ export class AdminClient {
     await over
   }
 
-  async #request(method: string, path: string, body: string): Promise<IncomingMessage> {
+  async #request(method: string, path: string, body: string, headers = {}): Promise<IncomingMessage> {
     return await new Promise((resolve, reject) => {
-      const req = request({ socketPath: this.#socketPath, path, method }, resolve)
+      const req = request({ socketPath: this.#socketPath, path, method, headers }, resolve)
       const late = setTimeout(() => {
         req.destroy(
           Object.assign(new Error(`no answer within ${this.#timeoutMs / 1000} seconds`), { code: 'ETIMEDOUT' })
@@ -86,6 +110,8 @@ export class AdminClient {
     return new BrokerError('UNREACHABLE', `cannot reach the broker on ${this.#socketPath}: ${cause.message}`, { cause })
   }
 }
+
+const pathOf = (name: string): string => `/${name.split(' ').map(encodeURIComponent).join('/')}`
 
 async function textOf(response: IncomingMessage): Promise<string> {
   const chunks: Buffer[] = []

@@ -3,6 +3,7 @@
  *
  *   POST /clients/kick  {"clientId":"c1"}  →  200 {"clientId":"c1"}
  *                                          →  404 {"error":{"code":"NOT_FOUND","message":"…"}}
+ *   POST /clients/list                     →  200 [{"client_id":"c1",…},…], or a row a line for application/x-ndjson
  *   GET  /log?format=text&level=info       →  200 and a line for each event from now on
  *
  * Commands return a value or throw; this is the one place that writes a reply.
@@ -15,9 +16,11 @@ import { BrokerError, type ErrorCode } from '../errors.js'
 import type { Home } from '../home.js'
 import { type Level, levels } from '../log.js'
 import type { Server } from '../server.js'
+import { sendRows } from './rows.js'
 
 const httpStatus: Record<ErrorCode, number> = {
   BAD_REQUEST: 400,
+  QUOTA_EXCEEDED: 507,
   NOT_FOUND: 404,
   CONFLICT: 409,
   CONFIG_INVALID: 422,
@@ -47,15 +50,19 @@ export async function serveAdmin(
       response.once('close', () => logStreams.delete(response))
       return streamLog(new URLSearchParams(query), response, server)
     }
-    void handle(request, path).then(
-      body => reply(response, 200, body ?? null),
-      (err: Error) => {
-        const code = err instanceof BrokerError ? err.code : undefined
-        if (code === undefined) server.log.error('admin command failed', { url: request.url, err })
-        reply(response, code === undefined ? 500 : httpStatus[code], { error: { code, message: err.message } })
-      }
-    )
+    void answer(request, response, path).catch((err: Error) => {
+      const code = err instanceof BrokerError ? err.code : undefined
+      if (code === undefined) server.log.error('admin command failed', { url: request.url, err })
+      if (response.headersSent) return void response.destroy() // a list that broke off must not look whole
+      reply(response, code === undefined ? 500 : httpStatus[code], { error: { code, message: err.message } })
+    })
   })
+
+  async function answer(request: IncomingMessage, response: ServerResponse, path: string): Promise<void> {
+    const body = await handle(request, path)
+    if (isList(body)) await sendRows(request, response, body)
+    else reply(response, 200, body ?? null)
+  }
 
   async function handle(request: IncomingMessage, path: string): Promise<unknown> {
     const name = nameOf(path)
@@ -91,6 +98,9 @@ export async function serveAdmin(
     }
   }
 }
+
+const isList = (body: unknown): body is Generator<unknown> =>
+  typeof body === 'object' && body !== null && Symbol.iterator in body && 'next' in body
 
 /** `/clients/kick` is the command `clients kick`. */
 function nameOf(path: string): string {

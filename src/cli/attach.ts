@@ -52,8 +52,9 @@ export async function attach(home: Home, io: Io, level: string): Promise<number>
       break
     }
     if (words[0] === 'broker-ctl') words.shift()
+    if (words.some(word => word.startsWith('--watch'))) io.err('--watch is not for this prompt')
     // Standard input is the prompt's: nothing else can be asked for.
-    if (words.length > 0) await ctl(['--home', home.root, ...words], { out: io.out, err: io.err })
+    else if (words.length > 0) await ctl(['--home', home.root, ...words], { out: io.out, err: io.err })
     prompt.prompt()
   }
   if (isTerminal && !over.signal.aborted) stdout.write('\n') // Ctrl-D leaves the cursor behind the prompt

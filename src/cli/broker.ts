@@ -7,6 +7,22 @@ import { complain, Exit, type Io, terminal } from './io.js'
 /** Runs argv; resolves to the exit status. */
 export async function main(argv: readonly string[], io: Io = terminal): Promise<number> {
   let status: number = Exit.ok
+  const program = programOf(io, ended => {
+    status = ended
+  })
+  try {
+    await program.parseAsync([...argv], { from: 'user' })
+    return status
+  } catch (err) {
+    if (err instanceof CommanderError)
+      return err.exitCode === 0 ? Exit.ok : argv.length === 0 ? Exit.failed : Exit.usage
+    await complain(io, err)
+    return err instanceof BrokerError && err.code === 'BAD_REQUEST' ? Exit.usage : Exit.failed
+  }
+}
+
+/** @param end takes the exit status of the word that ran. */
+function programOf(io: Io, end: (status: number) => void): Program {
   const program = new Program('broker')
     .description('A private MQTT broker')
     .option('--home <dir>', 'home of the broker (default: BROKER_HOME, the nearest etc/broker.conf, or the package)')
@@ -21,7 +37,7 @@ export async function main(argv: readonly string[], io: Io = terminal): Promise<
       .exitOverride()
       .action(async (...args: unknown[]) => {
         const [options, ...rest] = args.slice(0, -1).reverse()
-        status = await work(options, ...(rest.reverse() as string[]))
+        end(await work(options, ...(rest.reverse() as string[])))
       })
 
   on('start', 'Start the broker in the background', async ({ wait, timeout }) => {
@@ -81,9 +97,18 @@ export async function main(argv: readonly string[], io: Io = terminal): Promise<
     const { check } = await import('./commands.js')
     return await check(home(), io)
   })
+  on('doctor', 'Look for what is wrong with this home and this host, and say what mends it', async ({ json }) => {
+    const { doctor } = await import('./doctor.js')
+    return await doctor(home(), io, { json: json === true })
+  }).option('--json', 'print the result as JSON')
   on('init [dir]', 'Lay out a home of your own: etc/, log/, data/', async (_options, dir) => {
     const { init } = await import('./init.js')
     return init(dir ?? program.opts<{ home?: string }>().home ?? '.', io)
+  })
+  on('completion <shell>', 'Print the completion script for bash, zsh or fish', async (_options, shell) => {
+    const { completion } = await import('./completion.js')
+    io.out(completion(program, shell!))
+    return Exit.ok
   })
   on('version', 'Print the version', async () => {
     io.out(version)
@@ -93,22 +118,13 @@ export async function main(argv: readonly string[], io: Io = terminal): Promise<
     process.title = `broker ${home().root}`
     const { leaveWord } = await import('./failure.js')
     const served = import('./serve.js').then(({ serve }) => serve(home(), 'daemon'))
-    status = await served.catch((err: unknown) => leaveWord(home(), err)) // also when the broker cannot be loaded
+    end(await served.catch((err: unknown) => leaveWord(home(), err))) // also when the broker cannot be loaded
   })
   program.command('keep', { hidden: true }).action(async () => {
     const { keep } = await import('./daemon.js')
     await keep(home())
   })
-
-  try {
-    await program.parseAsync([...argv], { from: 'user' })
-    return status
-  } catch (err) {
-    if (err instanceof CommanderError)
-      return err.exitCode === 0 ? Exit.ok : argv.length === 0 ? Exit.failed : Exit.usage
-    await complain(io, err)
-    return err instanceof BrokerError && err.code === 'BAD_REQUEST' ? Exit.usage : Exit.failed
-  }
+  return program
 }
 
 const seconds = (what: string): Option => new Option('-t, --timeout <seconds>', what).default(15).argParser(count)

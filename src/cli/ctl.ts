@@ -1,22 +1,29 @@
 /** broker-ctl: the command table as a command line. Its words and lines are emqttd_ctl's. */
+import { resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { CommanderError, Command as Program } from 'commander'
 import { AdminClient } from '../admin/client.js'
 import type { Command } from '../commands/command.js'
 import { commands } from '../commands/index.js'
 import { BrokerError } from '../errors.js'
-import { findHome, version } from '../home.js'
+import { findHome, type Home, version } from '../home.js'
 import { nearest } from '../words.js'
 import { complain, Exit, type Io, terminal } from './io.js'
 
-const offered = Object.entries(commands as Readonly<Record<string, Command<any, any, any>>>).filter(
-  ([, c]) => !c.hidden
-)
+/** The broker's. */
+const remote = Object.entries(commands as Readonly<Record<string, Command<any, any, any>>>).filter(([, c]) => !c.hidden)
+/** And what this program does by itself. */
+const local = { completion: { summary: 'Print the completion script for bash, zsh or fish', usage: '<shell>' } }
+const offered: [string, Pick<Command<any, any, any>, 'summary' | 'usage' | 'synopsis'>][] = [
+  ...remote,
+  ...Object.entries(local)
+]
 
 /** Runs argv; resolves to the exit status. */
 export async function main(argv: readonly string[], io: Io = terminal): Promise<number> {
   const program = programOf(io)
   try {
-    await program.parseAsync([...argv], { from: 'user' })
+    await program.parseAsync(argv.map(watchAlone), { from: 'user' })
     return Exit.ok
   } catch (err) {
     if (err instanceof CommanderError) return err.exitCode === 0 ? Exit.ok : Exit.usage
@@ -24,10 +31,13 @@ export async function main(argv: readonly string[], io: Io = terminal): Promise<
   }
 }
 
+/** `--watch clients list`: the word behind it is not its value unless it is a number. */
+const watchAlone = (word: string, i: number, argv: readonly string[]): string =>
+  word === '--watch' && !/^[\d.]+$/.test(argv[i + 1] ?? '') ? `--watch=${watchSeconds}` : word
+
 async function failed(err: unknown, io: Io, program: Program): Promise<number> {
   const { json, home } = program.opts<Options>()
-  const isLate = ((err as Error).cause as NodeJS.ErrnoException | undefined)?.code === 'ETIMEDOUT'
-  if (err instanceof BrokerError && err.code === 'UNREACHABLE' && !isLate) {
+  if (isAway(err)) {
     const { nodeNameOf } = await import('../settings.js')
     io.err(`Node '${nodeNameOf(findHome({ home }))}' not responding to pings.`)
     return Exit.notRunning
@@ -40,6 +50,8 @@ async function failed(err: unknown, io: Io, program: Program): Promise<number> {
 interface Options {
   readonly json?: true
   readonly table?: true
+  /** Seconds between two times; true is the usual ones. */
+  readonly watch?: string | true
   readonly home?: string
 }
 
@@ -47,6 +59,7 @@ function programOf(io: Io): Program {
   const root = new Program('broker-ctl')
     .option('--json', 'print the result as JSON')
     .option('--table', 'print the result as a table')
+    .option('--watch [seconds]', 'print it again and again')
     .option('--home <dir>', 'home of the broker')
     .version(version)
     .helpCommand(false)
@@ -61,8 +74,34 @@ function programOf(io: Io): Program {
     }
     wrong(words, offered)
   })
-  for (const [name, command] of offered) add(root, name, command, io)
+  for (const [name, command] of remote) add(root, name, command, io)
+  const { completion } = local
+  root
+    .command(`completion ${completion.usage}`)
+    .description(completion.summary)
+    .exitOverride()
+    .action(async (shell: string) => {
+      const { completion } = await import('./completion.js')
+      io.out(completion(root, shell))
+    })
+  root
+    .command('__complete <kind> [prefix]', { hidden: true })
+    .exitOverride()
+    .action(async (kind: string, prefix: string | undefined) => {
+      const { home } = root.opts<Options>()
+      for (const name of await namesOf(home, kind, prefix)) io.out(name)
+    })
   return root
+}
+
+/** For a shell that waits at its prompt: quick, and without a word when there is nobody to ask. */
+async function namesOf(home: string | undefined, kind: string, prefix = ''): Promise<readonly string[]> {
+  try {
+    return await new AdminClient(findHome({ home }).adminSocket, 500).call('complete', { kind, prefix })
+  } catch (err) {
+    if (err instanceof BrokerError) return []
+    throw err
+  }
 }
 
 function add(root: Program, name: string, command: Command<any, any, any>, io: Io): void {
@@ -73,27 +112,102 @@ function add(root: Program, name: string, command: Command<any, any, any>, io: I
   leaf.summary(command.summary).description(command.summary)
   if (command.usage !== undefined) leaf.arguments(command.usage)
   for (const [flags, what] of command.options ?? []) leaf.option(flags, what)
-  leaf.allowExcessArguments(false).action(async () => {
-    const args: Record<string, unknown> = leaf.opts()
+  const more = offered.filter(([other]) => other === name || other.startsWith(`${name} `))
+  if (more.length > 1) leaf.helpInformation = () => usage(more)
+  leaf.allowExcessArguments(more.length > 1).action(async () => {
+    if (leaf.args.length > leaf.registeredArguments.length && !leaf.registeredArguments.at(-1)?.variadic) {
+      return wrong([...words, last, ...leaf.args], more)
+    }
+    const args: Record<string, any> = leaf.opts()
     leaf.registeredArguments.forEach((a, i) => {
       args[a.name()] = leaf.processedArgs[i]
     })
-    const { json, table, home } = leaf.optsWithGlobals<Options>()
-    const { secret } = command
+    const { json, table, watch, home } = leaf.optsWithGlobals<Options>()
+    const { secret, path } = command
+    if (path !== undefined && args[path] !== undefined) args[path] = resolve(args[path])
     const isArgument = leaf.registeredArguments.some(a => a.name() === secret)
     if (secret !== undefined && args[secret] === (isArgument ? undefined : true)) {
       args[secret] = await (io.secret?.(secret, isArgument) ?? missing(secret))
     }
-    const result = await new AdminClient(findHome({ home }).adminSocket).send(name, args)
-    if (json) return io.out(JSON.stringify(result))
-    const text = table ? (await import('./format.js')).format(result) : (command.print?.(result) ?? '')
-    if (text !== '') io.out(text)
+    const show = async (): Promise<void> => {
+      const at = findHome({ home })
+      const print = { json, table, io }
+      if (command.line === undefined) return await printResult(await send(at, name, args), command.print, print)
+      await printRows(new AdminClient(at.adminSocket).rows(name, args), command.line, print)
+    }
+    if (watch === undefined) return await show()
+    if (command.acts) throw new BrokerError('BAD_REQUEST', `--watch is for what only shows something, not for ${name}`)
+    const everyMs = 1000 * Number(watch)
+    if (!(everyMs > 0)) throw new BrokerError('BAD_REQUEST', `--watch: expected seconds, got "${watch}"`)
+    for (;;) {
+      if (process.stdout.isTTY && !json) io.out('\u001b[H\u001b[2J\u001b[A')
+      await show()
+      await sleep(everyMs)
+    }
   })
 }
+
+/** By the broker, or in its place where it does not run and that can be. */
+async function send(home: Home, name: string, args: object): Promise<any> {
+  try {
+    return await new AdminClient(home.adminSocket).send(name, args)
+  } catch (err) {
+    if (!isAway(err) || firstWord(name) !== 'store') throw err
+    const { offline } = await import('./store.js')
+    return await offline[name]!(home, args as { file: string })
+  }
+}
+
+const isAway = (err: unknown): boolean =>
+  err instanceof BrokerError &&
+  err.code === 'UNREACHABLE' &&
+  (err.cause as NodeJS.ErrnoException | undefined)?.code !== 'ETIMEDOUT'
 
 /** Where nobody can be asked, such as at the prompt of `broker attach`. */
 const missing = (what: string): never => {
   throw new BrokerError('BAD_REQUEST', `missing argument "${what}"`)
+}
+
+interface Printing {
+  readonly json: true | undefined
+  readonly table: true | undefined
+  readonly io: Io
+}
+
+async function printResult(
+  result: unknown,
+  print: Command<any, any>['print'],
+  { json, table, io }: Printing
+): Promise<void> {
+  if (json) return io.out(JSON.stringify(result))
+  const text = table ? (await import('./format.js')).format(result) : (print?.(result) ?? '')
+  if (text !== '') io.out(text)
+}
+
+/** As they come, but for a table, whose columns are as wide as its widest row. */
+async function printRows(
+  batches: AsyncGenerator<unknown[]>,
+  line: (row: never) => string,
+  { json, table, io }: Printing
+): Promise<void> {
+  if (table) {
+    const rows: unknown[] = []
+    for await (const batch of batches) rows.push(...batch)
+    return io.out((await import('./format.js')).format(rows))
+  }
+  if (!json) {
+    for await (const batch of batches) io.out((batch as never[]).map(line).join('\n'))
+    return
+  }
+  let last = '[' // held back, since it is known only behind it whether a comma follows
+  for await (const batch of batches) {
+    const texts = batch.map(row => JSON.stringify(row))
+    const said = last === '[' ? `[${texts.join(',\n')}` : [last, ...texts].join(',\n')
+    const at = said.lastIndexOf('\n')
+    if (at > 0) io.out(said.slice(0, at))
+    last = said.slice(at + 1)
+  }
+  io.out(`${last}]`)
 }
 
 /** A first word such as `clients`: alone it says what it knows, as in emqttd. */
@@ -133,18 +247,19 @@ function meantCommand(words: string[]): string | undefined {
 }
 
 function meantSecond([first, second]: string[], known: readonly Offer[]): string | undefined {
-  const near = nearest(
-    second!,
-    known.map(([name]) => name.split(' ')[1]!)
-  )
+  const seconds = known.flatMap(([name]) => name.split(' ')[1] ?? [])
+  const near = nearest(second!, seconds)
   return near === undefined ? undefined : `${first} ${near}`
 }
+
+const watchSeconds = 2
 
 const firstWord = (name: string): string => name.split(' ')[0]!
 
 const options: readonly [string, string][] = [
   ['--json', 'Print the result as JSON'],
   ['--table', 'Print the result as a table'],
+  ['--watch [Seconds]', 'Print it again and again, every 2 seconds or so many'],
   ['--home <Dir>', 'Home of the broker, if not BROKER_HOME or the one here']
 ]
 
@@ -164,4 +279,6 @@ const rule = '-'.repeat(80)
 
 /** `<clientId>` is `<ClientId>` in emqttd's help. */
 const argumentWords = (args = ''): string[] =>
-  args === '' ? [] : [args.replace(/([<[])([a-z])/g, (_, b: string, c: string) => b + c.toUpperCase())]
+  args === ''
+    ? []
+    : [args.replace(/([<[])([a-z])/g, (_, b: string, c: string) => b + c.toUpperCase()).replace('<Qos>', '<QoS>')]

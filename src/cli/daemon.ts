@@ -9,14 +9,15 @@
  * failed when it left a word or time is up.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { AdminClient } from '../admin/client.js'
 import { BrokerError } from '../errors.js'
 import { type Home, packageRoot } from '../home.js'
 import { clear, holderOf, isAlive, lock } from '../lock.js'
+import { capFile } from './crash-file.js'
 import { forgetWord, wordOf } from './failure.js'
 import { Exit } from './io.js'
 
@@ -27,6 +28,12 @@ const pm2TimeoutMs = 10_000
 const restartDelayMs = 100
 /** For what has been sent SIGKILL, or has nothing left to do but end. */
 const endingMs = 5000
+
+/**
+ * A small young generation: what a message needs is gone at once, and what a connection needs stays. With V8's
+ * own 16 MB the daemon has 50 MB more and is no faster (docs/benchmarks.md).
+ */
+export const nodeArguments = ['--max-semi-space-size=2']
 
 /** What a running broker says of itself. */
 export type Pong = Awaited<ReturnType<typeof askedFor>>
@@ -213,12 +220,6 @@ function sweep(home: Home): void {
   free()
 }
 
-/** pm2 appends for ever; one old file is kept. */
-function capFile(file: string): void {
-  mkdirSync(dirname(file), { recursive: true })
-  if (existsSync(file) && statSync(file).size > 10 * 1024 * 1024) renameSync(file, `${file}.1`)
-}
-
 // ── pm2 ──────────────────────────────────────────────────────────────────────
 
 async function launch(home: Home, crashFile: string): Promise<void> {
@@ -241,6 +242,7 @@ async function launch(home: Home, crashFile: string): Promise<void> {
       script: join(packageRoot, 'bin/broker'),
       args: ['daemon', '--home', home.root],
       interpreter: process.execPath,
+      node_args: nodeArguments,
       cwd: home.root,
       exec_mode: 'fork',
       output: crashFile,

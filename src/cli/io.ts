@@ -35,6 +35,8 @@ export const Exit = {
   notRunning: 3,
   /** Whether it runs cannot be told; LSB's code for `status`. */
   unknown: 4,
+  /** `doctor` found nothing worse than warnings. */
+  warnings: 5,
   /** For a supervisor: the port or another thing outside is not to be had now (EX_UNAVAILABLE). */
   unavailable: 69,
   /** For a supervisor: the broker met a bug (EX_SOFTWARE). */

@@ -1,5 +1,5 @@
 /** `broker logs`: the end of the log's file, and what is appended to it, over rotations. */
-import { closeSync, existsSync, fstatSync, openSync, readSync, statSync } from 'node:fs'
+import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync, statSync } from 'node:fs'
 import { StringDecoder } from 'node:string_decoder'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { BrokerError } from '../errors.js'
@@ -31,7 +31,7 @@ export function bookmark(file: string): () => string[] {
 }
 
 /** The last lines of the file up to `end`, and of the rotated ones before it. */
-function lastLines(file: string, count: number, end: number): string[] {
+export function lastLines(file: string, count: number, end?: number): string[] {
   const lines = existsSync(file) ? tail(file, count, end) : []
   for (let i = 1; lines.length < count && existsSync(rotated(file, i)); i++) {
     lines.unshift(...tail(rotated(file, i), count - lines.length))
@@ -117,11 +117,22 @@ class FileReader {
   #appended(): string[] {
     if (this.#handle === undefined) return []
     const { size } = fstatSync(this.#handle)
-    if (size < this.position) this.position = 0 // emptied in its place
+    let text = ''
+    if (size < this.position) {
+      text = this.#leftInCopy() // emptied in its place
+      this.position = 0
+    }
     const bytes = Buffer.alloc(size - this.position)
     this.position += readSync(this.#handle, bytes, 0, bytes.length, this.position)
-    const lines = (this.#rest + this.#decoder.write(bytes)).split('\n')
+    const lines = (this.#rest + text + this.#decoder.write(bytes)).split('\n')
     this.#rest = lines.pop()!
     return lines
+  }
+
+  /** What was appended before the file was copied to `.1` and emptied. */
+  #leftInCopy(): string {
+    const copy = rotated(this.#file, 1)
+    if ((statSync(copy, { throwIfNoEntry: false })?.size ?? 0) < this.position) return ''
+    return this.#decoder.write(readFileSync(copy).subarray(this.position))
   }
 }

@@ -9,6 +9,7 @@ import { createLog, type Log, type LogRoot, type Sink } from '../log.js'
 import { fileSinks, terminalSink } from '../log-files.js'
 import { Server } from '../server.js'
 import { readSettings } from '../settings.js'
+import { keepCapped } from './crash-file.js'
 import { forgetWord, leaveWord } from './failure.js'
 import { complain, Exit, terminal } from './io.js'
 
@@ -24,6 +25,7 @@ export async function serve(home: Home, manner: Manner): Promise<number> {
     const settings = readSettings(home)
     const { log: options } = settings.options
     log = createLog(...fileSinks(options, home.path))
+    log.limitRepeats(options.messagesPerSecond)
     const remove = sinksFor(manner, options.console).map(log.add)
     dieLoudly(log, manner === 'daemon' ? home : undefined)
     const stopOnSignal = listenToSignals(log, manner)
@@ -36,6 +38,10 @@ export async function serve(home: Home, manner: Manner): Promise<number> {
       throw err
     }
     stopOnSignal(server)
+    if (manner === 'daemon') {
+      const file = home.path(options.crash.file)
+      keepCapped(file, err => log?.error('the crash file cannot be kept small', { file, err }))
+    }
     forgetWord(home)
     await server.stopped
     await log.close()

@@ -14,6 +14,7 @@ const explained = ({ allowed, by, cached, rules }: AclExplanation): string => {
 export const acl = {
   'acl reload': command({
     summary: 'reload etc/acl.conf',
+    acts: true,
     run: ({ access }) => access.reloadAcl(),
     print: () => 'reload acl_internal successfully'
   }),

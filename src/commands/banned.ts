@@ -28,6 +28,7 @@ export const banned = {
   'banned add': command({
     summary: 'Ban a clientid, username, ip or cidr, and kick it out',
     usage: '<as> <who>',
+    acts: true,
     options: [
       ['--for <time>', 'how long: 30m, 1h, 7d'],
       ['--until <date>', 'until when: 2027-01-31T18:00:00Z'],
@@ -46,6 +47,7 @@ export const banned = {
   'banned del': command({
     summary: 'Let it connect again',
     usage: '<as> <who>',
+    acts: true,
     run({ access, log }, { as, who }) {
       const ban = access.banned.remove(as, who)
       log.info('ban is lifted', { [ban.kind]: ban.who })

@@ -1,8 +1,9 @@
 import type { Attempt } from '../control/attempts.js'
-import type { Session } from '../delivery/session.js'
 import { BrokerError } from '../errors.js'
 import type { ClientInfo } from '../hooks.js'
+import type { Server } from '../server.js'
 import { command, visible } from './command.js'
+import { load } from './sessions.js'
 import { clock } from './when.js'
 
 /** A client as scripts see it: names in emqttd's spelling, times in seconds since 1970. */
@@ -39,17 +40,9 @@ function row({
   }
 }
 
-/** What waits for a client and what it missed, under the names of emqttd's `sessions list`. */
-const load = (s: Session) => ({
-  subscriptions: s.subscriptions.size,
-  max_inflight: s.maxInflight,
-  inflight: s.inflightLength,
-  mqueue_len: s.queueLength,
-  mqueue_dropped: s.dropped,
-  awaiting_rel: s.awaitingRel.size,
-  deliver_msg: s.delivered,
-  enqueue_msg: s.enqueued
-})
+function* all({ broker }: Server): Generator<ClientRow> {
+  for (const client of broker.eachClient()) yield row(client)
+}
 
 /** emqttd's line; `undefined` is what it prints for a client without a user name. */
 const show = (c: ClientRow): string =>
@@ -86,8 +79,8 @@ function tell({ at, client_id, username, peername, listener, proto_ver, accepted
 export const clients = {
   'clients list': command({
     summary: 'List all clients',
-    run: ({ broker }) => broker.clients().map(row),
-    print: rows => rows.map(show).join('\n')
+    run: all,
+    line: show
   }),
   'clients show': command({
     summary: 'Show a client',
@@ -98,6 +91,7 @@ export const clients = {
   'clients kick': command({
     summary: 'Kick out a client',
     usage: '<clientId>',
+    acts: true,
     async run({ broker, log }, { clientId }) {
       await broker.kick(clientId)
       log.info('client kicked', { clientId })

@@ -48,13 +48,24 @@ export interface Command<U extends string = string, R = unknown, O extends Optio
    * line; or an option that is given without its value.
    */
   readonly secret?: string
+  /** The argument that is a path, from where the command is typed. */
+  readonly path?: string
+  /** It changes something, so it is not done again and again for `--watch`. */
+  readonly acts?: true
   /** Called by the `broker` program, and not offered by broker-ctl. */
   readonly hidden?: true
-  /** Does the work and returns plain data; throws a BrokerError when it cannot. */
+  /**
+   * Does the work and returns plain data; throws a BrokerError when it cannot. A list that may be long is a
+   * generator, which is read over many turns of the event loop while what it lists goes on changing.
+   */
   run(server: Server, args: Args<U> & OptionArgs<O>): R | Promise<R>
   /** emqttd's lines for the result; left out, nothing is printed. */
   print?(result: Awaited<R>): string
+  /** The same for a row of a list that is a generator. */
+  line?(row: RowOf<R>): string
 }
+
+type RowOf<R> = Awaited<R> extends Generator<infer Row> ? Row : never
 
 export function command<const U extends string = '', R = unknown, const O extends Options = readonly []>(
   c: Command<U, R, O>

@@ -6,11 +6,12 @@ export const node = {
   'node ping': command({
     summary: 'Answer',
     hidden: true,
-    run: ({ options, version, phase, startedAt, listeners }) => ({
+    run: ({ options, version, phase, doing, startedAt, listeners }) => ({
       node: options.node.name,
       version,
       pid: process.pid,
       phase,
+      doing,
       startedAt,
       listeners: phase === 'running' ? listeners.map(l => l.info()) : []
     })

@@ -26,6 +26,7 @@ export const plugins = {
   'plugins load': command({
     summary: 'Load plugin',
     usage: '<plugin>',
+    acts: true,
     async run({ plugins }, { plugin }) {
       await saying('load', () => plugins.load(plugin))
       return { plugin }
@@ -35,6 +36,7 @@ export const plugins = {
   'plugins unload': command({
     summary: 'Unload plugin',
     usage: '<plugin>',
+    acts: true,
     async run({ plugins }, { plugin }) {
       await saying('unload', () => plugins.unload(plugin))
       return { plugin }
@@ -44,6 +46,7 @@ export const plugins = {
   'plugins reload': command({
     summary: 'Reload a plugin with its configuration as it is now',
     usage: '<plugin>',
+    acts: true,
     async run({ plugins }, { plugin }) {
       await saying('reload', () => plugins.reload(plugin))
       return { plugin }

@@ -15,6 +15,7 @@ export const scram = {
     summary: 'Add user, or change the password',
     usage: '<username> [password]',
     secret: 'password',
+    acts: true,
     async run(server, { username, password }) {
       if (password === undefined) throw new BrokerError('BAD_REQUEST', 'missing argument "password"')
       await users(server).add(username, password)
@@ -25,6 +26,7 @@ export const scram = {
   }),
   'scram del': command({
     summary: 'Delete user',
+    acts: true,
     usage: '<username>',
     run(server, { username }) {
       users(server).remove(username)

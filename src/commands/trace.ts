@@ -70,6 +70,7 @@ export const traces = {
     usage: '<clientId> [file]',
     synopsis: '<clientId> [file | off]',
     options,
+    acts: true,
     run: (server, { clientId, ...terms }) => trace(server, 'client', clientId, terms),
     print
   }),
@@ -78,6 +79,7 @@ export const traces = {
     usage: '<topic> [file]',
     synopsis: '<topic> [file | off]',
     options,
+    acts: true,
     run: (server, { topic, ...terms }) => trace(server, 'topic', topic, terms),
     print
   }),
@@ -86,6 +88,7 @@ export const traces = {
     usage: '<username> [file]',
     synopsis: '<username> [file | off]',
     options,
+    acts: true,
     run: (server, { username, ...terms }) => trace(server, 'user', username, terms),
     print
   }),
@@ -94,6 +97,7 @@ export const traces = {
     usage: '<address> [file]',
     synopsis: '<address> [file | off]',
     options,
+    acts: true,
     run: (server, { address, ...terms }) => trace(server, 'ip', address, terms),
     print
   })

@@ -115,6 +115,7 @@ export const brokerSchema = {
     name: key(raw => (/^[\w.-]+@[\w.:-]+$/.test(raw) ? raw : expected('name@host', raw)), 'broker@127.0.0.1')
   },
   log: {
+    messagesPerSecond: integer(100),
     console: {
       to: own(oneOf(['off', 'file', 'console', 'both'], 'file')),
       level: oneOf(['debug', 'info', 'warning', 'error', 'critical'], 'info'),
@@ -140,6 +141,7 @@ export const brokerSchema = {
     maxKeepalive: duration('0s'),
     checkPayloadFormat: flag(false),
     client: { idleTimeout: duration('30s'), maxPublishRate: publishRate },
+    broker: { sysInterval: duration('1m') },
     session: {
       maxSubscriptions: integer(0),
       maxInflight: integer(32, { min: 0, max: 65535 }),
@@ -165,6 +167,13 @@ export const brokerSchema = {
     },
     sharedSubscriptionStrategy: oneOf(['random', 'round_robin', 'sticky', 'hash_clientid', 'hash_topic'], 'random'),
     plugins: { etcDir: text('etc/plugins/'), loadedFile: text('data/loaded_plugins') }
+  },
+  store: {
+    type: oneOf(['lmdb', 'memory'], 'lmdb'),
+    dir: text('data/store'),
+    required: flag(false),
+    sync: oneOf(['commit', 'interval', 'off'], 'commit'),
+    syncInterval: duration('1s')
   },
   listener: {
     tcp: named({ ...common, peerCertAsUsername: peerName }),
@@ -255,7 +264,8 @@ const foreign: readonly [RegExp, string][] = [
   [/^mqtt\.(client|session)\.enable_stats$/, 'statistics are always on; remove the line'],
   [/^log\.dir$/, 'each log.*.file names its own path; remove the line'],
   [/^log\.crash$/, 'always on, in log.crash.file; remove the line'],
-  [/^log\.(syslog|info|error\.redirect|error\.messages_per_second)/, 'not kept here; remove the line'],
+  [/^log\.error\.messages_per_second$/, 'log.messages_per_second limits repeated lines; remove this one'],
+  [/^log\.(syslog|info|error\.redirect)/, 'not kept here; remove the line'],
   [/^listener\.api\./, 'there is no management API; remove the line'],
   [/^listener\.\w+\.[\w-]+\.acceptors$/, 'one event loop accepts here; remove the line'],
   [

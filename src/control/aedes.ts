@@ -5,21 +5,21 @@
  * with: a message queue that carries nothing and a store that keeps nothing.
  */
 import type { EventEmitter } from 'node:events'
-import { Readable } from 'node:stream'
+import { type Duplex, Readable } from 'node:stream'
 import { Aedes, type AuthenticateError, type Client } from 'aedes'
-import type { AedesStream } from './aedes-stream.js'
+import type { AedesStream, Asker } from './aedes-stream.js'
 
-/** What aedes asks of us, by the stream of the client. */
-export interface Decisions {
+/** What aedes asks of us. */
+export interface Decisions<A extends Asker> {
   /** Undefined lets the client in; else the return code of its CONNACK. */
   authenticate(
-    stream: AedesStream,
+    asker: A,
     username: string | undefined,
     password: Buffer | undefined
-  ): Promise<number | undefined>
-  authorizeSubscribe(stream: AedesStream, filter: string): boolean | Promise<boolean>
-  registered(stream: AedesStream): void
-  unregistered(stream: AedesStream): void
+  ): number | undefined | Promise<number | undefined>
+  authorizeSubscribe(asker: A, filter: string): boolean | Promise<boolean>
+  registered(asker: A): void
+  unregistered(asker: A): void
   failed(err: Error): void
 }
 
@@ -30,7 +30,11 @@ export class ConnectionLife {
     this.#aedes = aedes
   }
 
-  static async create(decisions: Decisions, { idleTimeoutMs }: { idleTimeoutMs: number }): Promise<ConnectionLife> {
+  static async create<A extends Asker>(
+    decisions: Decisions<A>,
+    { idleTimeoutMs }: { idleTimeoutMs: number }
+  ): Promise<ConnectionLife> {
+    const askerOf = (client: Client): A => (client.conn as unknown as AedesStream).asker as A
     const aedes = await Aedes.createBroker({
       mq: silentQueue,
       persistence: emptyStore(),
@@ -40,29 +44,29 @@ export class ConnectionLife {
       connectTimeout: Math.min(idleTimeoutMs + 60_000, 2 ** 31 - 1) // ours comes first
     })
     aedes.authenticate = (client, username, password, done) => {
-      void decisions.authenticate(streamOf(client), username, password).then(
-        code => {
-          if (code === undefined) done(null, true)
-          else done(Object.assign(new Error('refused'), { returnCode: code }) as AuthenticateError, null)
-        },
-        (err: Error) => done(Object.assign(err, { returnCode: 3 }) as AuthenticateError, null)
-      )
+      const decided = (code: number | undefined): void => {
+        if (code === undefined) done(null, true)
+        else done(Object.assign(new Error('refused'), { returnCode: code }) as AuthenticateError, null)
+      }
+      const code = decisions.authenticate(askerOf(client), username, password)
+      if (!(code instanceof Promise)) return decided(code)
+      code.then(decided, (err: Error) => done(Object.assign(err, { returnCode: 3 }) as AuthenticateError, null))
     }
     aedes.authorizeSubscribe = (client, subscription, done) => {
       // At once where it can: a SUBSCRIBE that takes no time is in force before the next read of anybody's socket.
       const judged = (allowed: boolean): void => done(null, allowed ? subscription : null) // null is SUBACK 0x80
-      const verdict = decisions.authorizeSubscribe(streamOf(client), subscription.topic)
+      const verdict = decisions.authorizeSubscribe(askerOf(client), subscription.topic)
       if (typeof verdict === 'boolean') judged(verdict)
       else verdict.then(judged, (err: Error) => done(err))
     }
-    aedes.on('client', client => decisions.registered(streamOf(client)))
-    aedes.on('clientDisconnect', client => decisions.unregistered(streamOf(client)))
+    aedes.on('client', client => decisions.registered(askerOf(client)))
+    aedes.on('clientDisconnect', client => decisions.unregistered(askerOf(client)))
     ;(aedes as EventEmitter).on('error', (err: Error) => decisions.failed(err))
     return new ConnectionLife(aedes)
   }
 
   handle(stream: AedesStream): void {
-    this.#aedes.handle(stream)
+    this.#aedes.handle(stream as unknown as Duplex) // it has what aedes calls
   }
 
   async close(): Promise<void> {
@@ -71,8 +75,6 @@ export class ConnectionLife {
     })
   }
 }
-
-const streamOf = (client: Client): AedesStream => client.conn as AedesStream
 
 /** mqemitter's four methods: what aedes publishes (its heartbeat and the like) is for other aedes'. */
 const silentQueue = {
@@ -113,7 +115,8 @@ function emptyStore() {
     outgoingEnqueueCombi: nothing,
     outgoingUpdate: nothing,
     outgoingClearMessageId: nothing,
-    outgoingStream: empty,
+    // aedes hands it to pipeline(), to which an iterable is as good as a stream and costs each CONNECT less
+    outgoingStream: () => [] as unknown as Readable,
     putWill: nothing,
     delWill: nothing,
     streamWill: empty

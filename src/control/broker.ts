@@ -5,33 +5,57 @@
  */
 import type { Duplex } from 'node:stream'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
-import type { Access, AclExplanation, LoginTrial } from '../access/access.js'
+import type { Access, AclExplanation, Admission, LoginTrial } from '../access/access.js'
 import { type Ban, concerns, type Suspect, sayBan } from '../access/banned.js'
 import type { Alarms } from '../alarms.js'
 import type { MqttOptions } from '../config/broker-options.js'
 import { Hub } from '../delivery/hub.js'
+import { Keeper } from '../delivery/keeper.js'
 import { Message } from '../delivery/message.js'
 import { Priorities } from '../delivery/mqueue.js'
 import type { Session, SessionLimits } from '../delivery/session.js'
-import { BrokerError } from '../errors.js'
+import { BrokerError, messageOf } from '../errors.js'
 import type { Action, ClientInfo, Message as HookMessage, Hooks } from '../hooks.js'
 import type { Log } from '../log.js'
+import { Metrics } from '../metrics.js'
 import { Connection, type Origin } from '../net/connection.js'
 import { DeadlineWheel } from '../net/keepalive.js'
 import { addressIn, isLoopback } from '../net/peer.js'
+import type { JournalEvents, JournalTimes } from '../store/journal.js'
+import type { Store } from '../store/store.js'
 import { type TraceInfo, type TraceKind, Tracer, type TraceTerms } from '../trace.js'
-import { isTopicName, levelsOf } from '../wire/topic.js'
-import { ConnectionLife } from './aedes.js'
-import type { AedesStream } from './aedes-stream.js'
+import type { QoS } from '../wire/frame.js'
+import { isTopicFilter, isTopicName, levelsOf, splitShared } from '../wire/topic.js'
+import { ConnectionLife, type Decisions } from './aedes.js'
 import { type Attempt, Attempts } from './attempts.js'
 import { type Control, Front } from './front.js'
 import { Overseer } from './overseer.js'
+import { aliveKey, type Restored, restore } from './restore.js'
 import { Sessions } from './sessions.js'
+import { willFrom } from './will.js'
+
+/** How often the store is told that the broker runs: as much is unknown of when it ended, if it was killed. */
+const aliveMs = 30_000
+
+/** What outlives the process, and how. */
+export interface Kept {
+  readonly store: Store
+  /** Whether acknowledgements wait for the disk. */
+  readonly waits: boolean
+  readonly times: JournalTimes
+}
 
 /** Bytes that may wait for a client that reads slowly, beside its queue. */
 const maxPendingBytes = 1024 * 1024
 
+/** One client of an id comes in at a time. */
+interface Turn {
+  front: Front
+  readonly behind: { readonly front: Front; readonly go: () => void }[]
+}
+
 export class Broker {
+  readonly metrics = new Metrics()
   readonly hub: Hub
   readonly sessions: Sessions
   readonly tracer: Tracer
@@ -44,37 +68,81 @@ export class Broker {
   readonly #control: Control
   #life: ConnectionLife | undefined
   readonly #connections = new Set<Connection>()
-  readonly #fronts = new WeakMap<AedesStream, Front>()
   readonly #online = new Map<string, Front>()
-  /** Who aedes has under a client id, and who waits for it to be gone. */
-  readonly #registered = new Map<string, { front: Front; waiting: (() => void)[] }>()
-  /** The last of those who come in under a client id, one after the other. */
-  readonly #turns = new Map<string, Promise<void>>()
+  /** Who aedes has under a client id. */
+  readonly #registered = new Map<string, Front>()
+  /** Who waits for it to be gone from there. */
+  readonly #leaving = new Map<Front, () => void>()
+  /** Who comes in under a client id, and those behind. */
+  readonly #turns = new Map<string, Turn>()
 
-  private constructor(options: MqttOptions, access: Access, hooks: Hooks, log: Log, alarms: Alarms) {
+  readonly #kept: Kept | undefined
+  #alive: NodeJS.Timeout | undefined
+
+  private constructor(
+    options: MqttOptions,
+    access: Access,
+    hooks: Hooks,
+    log: Log,
+    alarms: Alarms,
+    kept: Kept | undefined
+  ) {
+    this.#kept = kept
     this.#options = options
     this.#access = access
     this.#hooks = hooks
     this.#log = log
     this.tracer = new Tracer(log)
     const { session, retain } = options
-    this.hub = new Hub({
-      shareStrategy: options.sharedSubscriptionStrategy,
-      maxRetained: retain.maxMessageNum,
-      maxRetainedPayload: retain.maxPayloadSize,
-      ignoreLoopDeliver: session.ignoreLoopDeliver,
-      upgradeQos: session.upgradeQos,
-      retainExpiry: retain.expiryInterval
-    })
+    const keeper = kept === undefined ? undefined : new Keeper(kept.store, storeAlarms(alarms), kept)
+    this.hub = new Hub(
+      {
+        shareStrategy: options.sharedSubscriptionStrategy,
+        maxRetained: retain.maxMessageNum,
+        maxRetainedPayload: retain.maxPayloadSize,
+        ignoreLoopDeliver: session.ignoreLoopDeliver,
+        upgradeQos: session.upgradeQos,
+        retainExpiry: retain.expiryInterval
+      },
+      keeper,
+      this.metrics
+    )
     const host = new Overseer(this.#wheel, alarms, log)
     this.sessions = new Sessions(this.hub, limitsOf(options), this.#wheel, host)
     this.#control = this.#makeControl()
   }
 
-  static async create(options: MqttOptions, access: Access, hooks: Hooks, log: Log, alarms: Alarms): Promise<Broker> {
-    const broker = new Broker(options, access, hooks, log, alarms)
+  /** @param kept undefined where nothing outlives the process. */
+  static async create(
+    options: MqttOptions,
+    access: Access,
+    hooks: Hooks,
+    log: Log,
+    alarms: Alarms,
+    kept?: Kept
+  ): Promise<Broker> {
+    const broker = new Broker(options, access, hooks, log, alarms, kept)
     broker.#life = await ConnectionLife.create(broker.#decisions(), { idleTimeoutMs: options.client.idleTimeout })
     return broker
+  }
+
+  /** Reads what the store has. @param progress told now and then how many records have been read. */
+  async restore(progress: (records: number) => void): Promise<Restored | undefined> {
+    const { keeper } = this.hub
+    if (this.#kept === undefined || keeper === undefined) return undefined
+    const restored = await restore({
+      store: this.#kept.store,
+      keeper,
+      hub: this.hub,
+      sessions: this.sessions,
+      maxInflight: this.#options.session.maxInflight,
+      willFrom: record => willFrom(record, (...who) => this.#access.identity(...who), this.#control),
+      progress
+    })
+    const alive = (): void => keeper.put('meta', aliveKey, timeNow())
+    alive()
+    this.#alive = setInterval(alive, aliveMs).unref()
+    return restored
   }
 
   /** Takes over a transport that a listener accepted. */
@@ -82,11 +150,11 @@ export class Broker {
     const connection = new Connection(transport, origin, this.#wheel, {
       maxPacketSize: this.#options.maxPacketSize,
       idleTimeout: this.#options.client.idleTimeout,
-      maxPending: maxPendingBytes
+      maxPending: maxPendingBytes,
+      metrics: this.metrics
     })
     this.#connections.add(connection)
     const front = new Front(connection, this.#control)
-    connection.once('close', () => this.#closed(front))
     if (this.tracer.active) this.tracer.look(front, false)
     front.start()
     return connection
@@ -97,6 +165,15 @@ export class Broker {
     return [...this.#online.values()]
       .map(front => front.identity!.client)
       .sort((a, b) => (a.clientId < b.clientId ? -1 : 1))
+  }
+
+  clientIds(): Iterable<string> {
+    return this.#online.keys()
+  }
+
+  /** The same as they came in; may be read over several turns of the event loop. */
+  *eachClient(): Generator<ClientInfo> {
+    for (const front of this.#online.values()) yield front.identity!.client
   }
 
   get clientCount(): number {
@@ -112,6 +189,33 @@ export class Broker {
     return this.#online.has(clientId)
   }
 
+  /** emqttd's stats, in its order. */
+  stats() {
+    const { metrics } = this
+    const { peaks } = metrics
+    const { router, retained } = this.hub
+    metrics.peak('sessions', this.sessions.size) // also those that were there before the first came in
+    metrics.peak('retained', retained.size)
+    metrics.peak('subscriptions', router.size)
+    metrics.peak('topics', router.topics)
+    return {
+      'clients/count': this.#online.size,
+      'clients/max': peaks.clients,
+      'retained/count': retained.size,
+      'retained/max': peaks.retained,
+      'routes/count': router.topics,
+      'routes/max': peaks.topics,
+      'sessions/count': this.sessions.size,
+      'sessions/max': peaks.sessions,
+      'subscribers/count': router.size,
+      'subscribers/max': peaks.subscriptions,
+      'subscriptions/count': router.size,
+      'subscriptions/max': peaks.subscriptions,
+      'topics/count': router.topics,
+      'topics/max': peaks.topics
+    }
+  }
+
   client(clientId: string): ClientInfo {
     return this.#find(clientId).identity!.client
   }
@@ -121,11 +225,36 @@ export class Broker {
     return this.#find(clientId).session!
   }
 
+  /** A subscription that the operator makes for a session, also one whose client is away; no ACL applies. */
+  subscribe(clientId: string, filter: string, qos: QoS): void {
+    const subscriber = this.#session(clientId)
+    if (!isTopicFilter(filter) || !this.#fits(filter)) {
+      throw new BrokerError('BAD_REQUEST', `not a topic filter: "${filter}"`)
+    }
+    const options = { noLocal: false, retainAsPublished: false, identifier: 0 }
+    const subscription = { subscriber, filter, qos, ...options }
+    this.hub.subscribe(subscription)
+    const client = this.#online.get(clientId)?.identity?.client
+    if (client !== undefined) this.#hooks.tell('session.subscribed', client, filter, qos)
+    if (splitShared(filter).group === undefined) subscriber.feed(this.hub.retainedFor(subscription))
+  }
+
+  unsubscribe(clientId: string, filter: string): void {
+    const was = this.hub.unsubscribe(this.#session(clientId), filter)
+    const client = this.#online.get(clientId)?.identity?.client
+    if (was && client !== undefined) this.#hooks.tell('session.unsubscribed', client, filter)
+  }
+
+  #session(clientId: string): Session {
+    const session = this.sessions.get(clientId)
+    if (session === undefined) throw new BrokerError('NOT_FOUND', 'Error: Session not found!')
+    return session
+  }
+
   async kick(clientId: string): Promise<void> {
     const { connection } = this.#find(clientId)
-    const gone = new Promise<void>(resolve => connection.once('close', () => resolve()))
     connection.hangUp('kicked')
-    await gone
+    await new Promise<void>(resolve => process.nextTick(resolve)) // all that its end brings is done then
   }
 
   /** Ends the connections of those whom a ban means; tells how many. */
@@ -177,6 +306,11 @@ export class Broker {
     this.hub.publish(message)
   }
 
+  /** Forgets what is retained for the topic. */
+  forget(topic: string): void {
+    this.hub.retain(Message.of(topic, Buffer.alloc(0), { retain: true }))
+  }
+
   get connectionCount(): number {
     return this.#connections.size
   }
@@ -197,6 +331,10 @@ export class Broker {
     this.tracer.close()
     await this.#life?.close()
     this.#wheel.stop()
+    clearInterval(this.#alive)
+    const { keeper } = this.hub
+    keeper?.put('meta', aliveKey, timeNow())
+    await keeper?.journal.close()
   }
 
   #find(clientId: string): Front {
@@ -245,85 +383,106 @@ export class Broker {
         return hooks.has('message.publish') ? pass : undefined
       },
       denyDisconnects: options.aclDenyAction === 'disconnect',
-      opened: (front, stream) => this.#fronts.set(stream, front),
       connected: front => this.#connected(front),
+      closed: front => this.#closed(front),
       subscribed: (front, filter, qos) => hooks.tell('session.subscribed', front.identity!.client, filter, qos),
       unsubscribed: (front, filter) => hooks.tell('session.unsubscribed', front.identity!.client, filter)
     }
   }
 
-  #decisions() {
+  #decisions(): Decisions<Front> {
     return {
-      authenticate: async (stream: AedesStream, username: string | undefined, password: Buffer | undefined) => {
-        const front = this.#fronts.get(stream)!
+      authenticate: (front, username, password) => {
         const info = front.info(username)
-        const admission = front.proved ?? (await this.#access.authenticate(info, password))
-        if (typeof admission === 'string') {
-          front.why = admission === 'refused' ? 'wrong user name or password' : 'an authenticator failed'
-          this.#log.warning('login refused', { ...front.who(), username: info.username, why: admission })
-          return admission === 'refused' ? 4 : 3
-        }
-        await this.#inTurn(info.clientId, front)
-        front.admitted(admission)
-        return undefined
+        const admission = front.proved ?? this.#access.authenticate(info, password)
+        if (!(admission instanceof Promise)) return this.#judged(front, info, admission)
+        return admission.then(it => this.#judged(front, info, it))
       },
-      authorizeSubscribe: (stream: AedesStream, filter: string) => this.#fronts.get(stream)!.maySubscribe(filter),
-      registered: (stream: AedesStream) => {
-        const front = this.#fronts.get(stream)!
-        if (!front.connection.closed) this.#registered.set(front.clientId, { front, waiting: [] })
+      authorizeSubscribe: (front, filter) => front.maySubscribe(filter),
+      registered: front => {
+        if (!front.connection.closed) this.#registered.set(front.clientId, front)
       },
-      unregistered: (stream: AedesStream) => {
-        const front = this.#fronts.get(stream)!
-        const entry = this.#registered.get(front.clientId)
-        if (entry?.front !== front) return
+      unregistered: front => {
+        if (this.#registered.get(front.clientId) !== front) return
         this.#registered.delete(front.clientId)
-        for (const resume of entry.waiting) resume()
+        this.#leaving.get(front)?.()
+        this.#leaving.delete(front)
       },
-      failed: (err: Error) => this.#log.error('aedes', { err })
+      failed: err => this.#log.error('aedes', { err })
     }
+  }
+
+  /** At once where it can: most clients need wait for nobody. */
+  #judged(front: Front, info: ClientInfo, admission: Admission): number | undefined | Promise<undefined> {
+    if (typeof admission === 'string') {
+      front.why = admission === 'refused' ? 'wrong user name or password' : 'an authenticator failed'
+      this.#log.warning('login refused', { ...front.who(), username: info.username, why: admission })
+      const code = admission === 'refused' ? 4 : 3
+      this.#hooks.tell('client.refused', info, code)
+      return code
+    }
+    const admit = (): undefined => {
+      front.admitted(admission)
+    }
+    const turn = this.#inTurn(front)
+    return turn === undefined ? admit() : turn.then(admit)
   }
 
   /**
    * One client of an id comes in at a time: the next waits until this one is in or gone, and then takes its
    * place. Only who has shown that he may come in gets a turn, so that nobody else can hold up a client.
    */
-  async #inTurn(clientId: string, front: Front): Promise<void> {
-    const { connection } = front
-    const before = this.#turns.get(clientId)
-    const over = new Promise<void>(resolve => connection.once('close', resolve).once('established', resolve))
-    const turn = Promise.all([before, over]).then(() => {
-      if (this.#turns.get(clientId) === turn) this.#turns.delete(clientId)
-    })
-    this.#turns.set(clientId, turn)
-    await before
-    if (!connection.closed) await this.#takeOver(clientId, front)
+  #inTurn(front: Front): undefined | Promise<void> {
+    if (front.connection.closed) return undefined
+    const turn = this.#turns.get(front.clientId)
+    if (turn === undefined) {
+      this.#turns.set(front.clientId, { front, behind: [] })
+      return this.#takeOver(front)
+    }
+    const mine = new Promise<void>(go => turn.behind.push({ front, go }))
+    return mine.then(() => (front.connection.closed ? undefined : this.#takeOver(front)))
+  }
+
+  /** The front is in, or gone. */
+  #turnOver(front: Front): void {
+    const turn = this.#turns.get(front.clientId)
+    if (turn?.front !== front) return
+    while (turn.front.connection.closed || turn.front === front) {
+      const next = turn.behind.shift()
+      if (next === undefined) return void this.#turns.delete(front.clientId)
+      turn.front = next.front
+      next.go()
+    }
   }
 
   /**
    * Ends the connection that has the client id now [MQTT-3.1.4-2] and waits until aedes has forgotten it:
    * a client that is still leaving when the next one registers takes that one's entry with it.
    */
-  async #takeOver(clientId: string, by: Front): Promise<void> {
-    const holder = this.#registered.get(clientId)
-    if (holder === undefined) return
-    const gone = new Promise<void>(resolve => holder.waiting.push(resolve))
-    holder.front.why ??= `by ${by.peername} on ${by.connection.origin.listener}`
-    holder.front.connection.hangUp('takeover')
-    await gone
+  #takeOver(front: Front): undefined | Promise<void> {
+    const holder = this.#registered.get(front.clientId)
+    if (holder === undefined) return undefined
+    const gone = new Promise<void>(resolve => this.#leaving.set(holder, resolve))
+    holder.why ??= `by ${front.peername} on ${front.connection.origin.listener}`
+    holder.connection.hangUp('takeover')
+    return gone
   }
 
   #connected(front: Front): void {
     const { client } = front.identity!
     this.#online.set(client.clientId, front)
+    this.metrics.peak('clients', this.#online.size)
     if (this.tracer.active) this.tracer.look(front, true)
     front.attempt = this.#attempted(front, true)
     this.#log.info('client connected', { ...front.who(), username: client.username })
     this.#hooks.tell('client.connected', client)
+    this.#turnOver(front)
   }
 
   #closed(front: Front): void {
     const { connection } = front
     this.#connections.delete(connection)
+    this.#turnOver(front)
     this.#remember(front)
     if (front.session === undefined) return // was never in
     const { client } = front.identity!
@@ -361,7 +520,11 @@ export class Broker {
   }
 
   #isTopic(topic: string): boolean {
-    return isTopicName(topic) && Buffer.byteLength(topic) <= 65_535 && levelsOf(topic) <= this.#options.maxTopicLevels
+    return isTopicName(topic) && this.#fits(topic)
+  }
+
+  #fits(topic: string): boolean {
+    return Buffer.byteLength(topic) <= 65_535 && levelsOf(topic) <= this.#options.maxTopicLevels
   }
 
   /** What plugins make of a message. Its QoS stays the publisher's, since the acknowledgement hangs on it. */
@@ -370,7 +533,7 @@ export class Broker {
     const next = await this.#hooks.pass('message.publish', { topic, payload: Buffer.from(payload), qos, retain, from })
     if (next === null) return null
     if (!this.#isTopic(next.topic)) {
-      this.#log.error('message.publish gave a bad topic; the message is lost', { topic: next.topic })
+      this.#log.error('message.publish gave a bad topic; the message is lost', { clientId: from, topic: next.topic })
       return null
     }
     return message.remade(next.topic, next.payload, next.retain)
@@ -391,6 +554,24 @@ function madeUp({ clientId = '', username, address = '127.0.0.1' }: Partial<Susp
     keepAlive: 0,
     protocolVersion: 4,
     connectedAt: new Date()
+  }
+}
+
+function timeNow(): Buffer {
+  const bytes = Buffer.alloc(8)
+  bytes.writeDoubleLE(Date.now())
+  return bytes
+}
+
+const storeAlarm = 'store_unwritable'
+
+function storeAlarms(alarms: Alarms): JournalEvents {
+  return {
+    failed: err =>
+      alarms.raise(storeAlarm, 'critical', 'the store cannot be written: messages that it must keep are refused', {
+        why: messageOf(err)
+      }),
+    recovered: () => alarms.clear(storeAlarm)
   }
 }
 

@@ -14,15 +14,17 @@ import type { Admission, Identity } from '../access/access.js'
 import type { Suspect } from '../access/banned.js'
 import { OutgoingAliases } from '../delivery/encode.js'
 import type { Hub } from '../delivery/hub.js'
-import { Message } from '../delivery/message.js'
+import type { Receipt } from '../delivery/keeper.js'
+import type { Message } from '../delivery/message.js'
 import { type Gatekeeper, Publisher } from '../delivery/publisher.js'
 import type { Link, Session } from '../delivery/session.js'
 import type { Action, ClientInfo, EndReason } from '../hooks.js'
 import type { Log } from '../log.js'
+import type { Metrics } from '../metrics.js'
 import type { Connection, Handler } from '../net/connection.js'
 import { type Rate, RateLimit } from '../net/rate-limit.js'
 import type { Subject } from '../trace.js'
-import { type FrameFault, PacketType } from '../wire/frame.js'
+import { type FrameFault, PacketType, strayFlags } from '../wire/frame.js'
 import {
   ackWithReason,
   type Connect,
@@ -43,11 +45,12 @@ import {
 } from '../wire/packets.js'
 import { type Properties, sized } from '../wire/properties.js'
 import { malformed, PacketError, protocolError, Reason, type ReasonCode } from '../wire/reason-codes.js'
-import { mounted, splitShared } from '../wire/topic.js'
-import { AedesStream } from './aedes-stream.js'
+import { levelsOf, mounted, splitShared } from '../wire/topic.js'
+import { AedesStream, type Asker } from './aedes-stream.js'
 import type { Attempt } from './attempts.js'
 import { type Authority, Exchange } from './exchange.js'
-import type { LastWill, Sessions } from './sessions.js'
+import type { Opened, Sessions } from './sessions.js'
+import { LastWill } from './will.js'
 
 export interface FrontOptions {
   /** Bytes. */
@@ -83,9 +86,9 @@ export interface Control {
   readonly filter: ((message: Message) => Promise<Message | null>) | undefined
   /** A publish was denied: true when the connection is to be ended for it. */
   readonly denyDisconnects: boolean
-  /** Before aedes sees the stream. */
-  opened(front: Front, stream: AedesStream): void
   connected(front: Front): void
+  /** Once, when its connection is over. */
+  closed(front: Front): void
   subscribed(front: Front, filter: string, qos: number): void
   unsubscribed(front: Front, filter: string): void
 }
@@ -100,6 +103,12 @@ const reasonOf: Partial<Record<EndReason, ReasonCode>> = {
   not_authorized: Reason.NOT_AUTHORIZED
 }
 
+const faultReason: Record<FrameFault, ReasonCode> = {
+  malformed: Reason.MALFORMED_PACKET,
+  unexpected: Reason.PROTOCOL_ERROR,
+  too_large: Reason.PACKET_TOO_LARGE
+}
+
 /** MQTT 3's return codes, as aedes has them, and MQTT 5's words for the same. */
 const connackReason = new Map<number, ReasonCode>([
   [2, Reason.CLIENT_IDENTIFIER_NOT_VALID],
@@ -108,10 +117,12 @@ const connackReason = new Map<number, ReasonCode>([
   [5, Reason.NOT_AUTHORIZED]
 ])
 
-export class Front implements Handler, Gatekeeper, Link, Subject {
+export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
   readonly connection: Connection
   readonly #control: Control
-  readonly #stream: AedesStream
+  readonly #metrics: Metrics
+  /** Since its CONNECT. */
+  #stream: AedesStream | undefined
   #connect: Connect | undefined
   #clientId = ''
   #identity: Identity | undefined
@@ -126,20 +137,17 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
   #fault: ReasonCode | undefined
   #saidGoodbye = false
   #willStays = false
+  #will: LastWill | undefined
   readonly #rate: RateLimit | undefined
   #pause: NodeJS.Timeout | undefined
 
   constructor(connection: Connection, control: Control) {
     this.connection = connection
     this.#control = control
-    this.#stream = new AedesStream(
-      packet => this.#answered(packet),
-      () => this.connection.hangUp('closed')
-    )
+    this.#metrics = control.hub.metrics
     const rate = control.options.maxPublishRate
     // One less: with each message it is asked how long the next has to wait.
     if (rate !== undefined) this.#rate = new RateLimit({ ...rate, burst: rate.burst - 1 })
-    connection.once('close', () => this.#closed())
   }
 
   start(): void {
@@ -278,10 +286,10 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
 
   // ── packets ────────────────────────────────────────────────────────────────
 
-  packet = (bytes: Buffer, start: number, at: number, end: number): boolean => {
+  packet(bytes: Buffer, start: number, at: number, end: number): boolean {
     try {
       const type = bytes[start]! >> 4
-      if (this.#publisher === undefined) return this.#first(type, bytes, at, end)
+      if (this.#publisher === undefined) return this.#first(bytes, start, at, end)
       if (type === PacketType.PUBLISH) {
         const wait = this.#publisher.publish(bytes, start, at, end)
         const pause = this.#rate === undefined ? 0 : this.#rate.take(1)
@@ -289,7 +297,7 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
         this.#after(pause === 0 ? wait! : this.#paused(pause, wait))
         return false
       }
-      return this.#other(type, bytes, at, end)
+      return this.#other(bytes, start, at, end)
     } catch (err) {
       return this.#wrong(err)
     }
@@ -323,9 +331,11 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
   }
 
   /** The first packet must be CONNECT [MQTT-3.1.0-1]; nothing else is looked at until it is accepted. */
-  #first(type: number, bytes: Buffer, at: number, end: number): boolean {
+  #first(bytes: Buffer, start: number, at: number, end: number): boolean {
+    const type = bytes[start]! >> 4
     if (this.#exchange !== undefined) return this.#beforeConnack(this.#exchange, type, bytes, at, end)
     if (type !== PacketType.CONNECT) throw protocolError('the first packet is not CONNECT')
+    this.#metrics.connectReceived++
     try {
       this.#connect = readConnect(bytes, at, end)
     } catch (err) {
@@ -337,6 +347,7 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
     if (this.checkPayloadFormat && will?.properties.payloadFormatIndicator === 1 && !isUtf8(will.payload)) {
       return this.#refuseConnect(new PacketError(Reason.PAYLOAD_FORMAT_INVALID, 'payload of the will'), 5)
     }
+    if (version !== 3 && strayFlags(bytes[start]!)) return this.#refuseConnect(malformed('flags of CONNECT'), version)
     const idTooLong = Buffer.byteLength(clientId) > this.#control.options.maxClientidLen
     if (idTooLong || (clientId === '' && (version === 3 || (version === 4 && !cleanStart)))) {
       return this.#refuseConnect(new PacketError(Reason.CLIENT_IDENTIFIER_NOT_VALID, 'client identifier'), version)
@@ -354,7 +365,7 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
   }
 
   #comesIn(): void {
-    this.#control.opened(this, this.#stream)
+    this.#stream = new AedesStream(this)
     this.#control.handle(this.#stream)
     this.#stream.push(connectOf(this.#clientId, this.#connect!))
   }
@@ -366,7 +377,10 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
       maximumPacketSize: this.maximumPacketSize,
       certificateName: this.connection.origin.certificateName,
       gone: () => this.connection.closed,
-      write: bytes => this.out.write(bytes),
+      write: bytes => {
+        this.#metrics.authSent++
+        this.out.write(bytes)
+      },
       admitted: identity => {
         if (this.#publisher === undefined) {
           const { username } = identity.client // which nobody knew before
@@ -397,10 +411,13 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
   /** A client with a method sends nothing but AUTH and DISCONNECT before it has CONNACK [MQTT-3.1.2-30]. */
   #beforeConnack(exchange: Exchange, type: number, bytes: Buffer, at: number, end: number): boolean {
     try {
-      if (type === PacketType.AUTH) exchange.auth(readAuth(bytes, at, end), undefined)
-      else if (type !== PacketType.DISCONNECT) throw protocolError(`packet type ${type} before CONNACK`)
+      if (type === PacketType.AUTH) {
+        this.#metrics.authReceived++
+        exchange.auth(readAuth(bytes, at, end), undefined)
+      } else if (type !== PacketType.DISCONNECT) throw protocolError(`packet type ${type} before CONNACK`)
       else {
         readDisconnect(bytes, at, end, 5)
+        this.#metrics.disconnectReceived++
         this.connection.hangUp('normal')
       }
       return true
@@ -412,7 +429,9 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
 
   #refuseConnect({ reason, message }: PacketError, version: number | undefined): false {
     this.why = message
-    this.#control.log.warning('CONNECT refused', { ...this.who(), why: message })
+    const id = this.#connect?.clientId.slice(0, 64) ?? '' // not accepted, and as long as it likes
+    const claimed = id === '' ? {} : { clientId: id }
+    this.#control.log.warning('CONNECT refused', { ...this.who(), ...claimed, why: message })
     const code =
       version === 5
         ? reason
@@ -424,15 +443,16 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
               ? 5
               : undefined
     if (version !== undefined && code !== undefined) {
-      const bytes = connack(version === 5 ? 5 : 4, false, code)
-      if (bytes.length <= this.maximumPacketSize) this.out.write(bytes) // [MQTT-3.1.2-24]
+      this.#sendConnack(connack(version === 5 ? 5 : 4, false, code))
     }
     this.connection.hangUp(code === undefined ? 'protocol_error' : 'refused')
     return false
   }
 
-  #other(type: number, bytes: Buffer, at: number, end: number): boolean {
+  #other(bytes: Buffer, start: number, at: number, end: number): boolean {
     const version = this.#connect!.version
+    const type = bytes[start]! >> 4
+    if (version !== 3 && strayFlags(bytes[start]!)) throw malformed('flags of a packet') // [MQTT-2.1.3-1]
     switch (type) {
       case PacketType.PUBACK:
       case PacketType.PUBREC:
@@ -442,23 +462,27 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
         return true
       case PacketType.SUBSCRIBE:
         this.#asked = readSubscribe(bytes, at, end, version)
+        this.#metrics.subscribeReceived++
         this.#checkAnswer(this.#asked.requests.length)
-        this.#stream.push(subscribeOf(this.#asked))
+        this.#stream!.push(subscribeOf(this.#asked))
         return false
       case PacketType.UNSUBSCRIBE:
         this.#asked = readUnsubscribe(bytes, at, end, version)
+        this.#metrics.unsubscribeReceived++
         this.#checkAnswer(this.#asked.filters.length)
-        this.#stream.push(unsubscribePlaceholder)
+        this.#stream!.push(unsubscribePlaceholder)
         return false
       case PacketType.PINGREQ:
         if (at !== end) throw malformed('PINGREQ')
-        this.#stream.push(pingreq)
+        this.#metrics.pingreqReceived++
+        this.#stream!.push(pingreq)
         return true
       case PacketType.DISCONNECT:
         this.#disconnect(bytes, at, end)
         return false
       case PacketType.AUTH:
         if (this.#exchange === undefined) throw protocolError('AUTH without a method in CONNECT') // [MQTT-4.12.0-7]
+        this.#metrics.authReceived++
         this.#exchange.auth(readAuth(bytes, at, end), this.#identity)
         return true
       default: // a second CONNECT [MQTT-3.1.0-2]
@@ -480,18 +504,41 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
       packetId = (bytes[at]! << 8) | bytes[at + 1]!
       if (packetId === 0) throw protocolError('packet identifier 0')
     } else {
-      ;({ packetId, reason } = readAck(bytes, at, end, this.#connect!.version))
+      ;({ packetId, reason } = readAck(type, bytes, at, end, this.#connect!.version))
     }
     const session = this.#session!
-    if (type === PacketType.PUBACK) session.acknowledged(packetId)
-    else if (type === PacketType.PUBCOMP) session.completed(packetId)
-    else if (type === PacketType.PUBREC) {
-      if (!session.received(packetId, reason >= 0x80) && reason < 0x80) this.#answer(0x62, packetId)
+    const metrics = this.#metrics
+    if (type === PacketType.PUBACK) {
+      metrics.pubackReceived++
+      if (!session.acknowledged(packetId)) metrics.pubackMissed++
+    } else if (type === PacketType.PUBCOMP) {
+      metrics.pubcompReceived++
+      if (!session.completed(packetId)) metrics.pubcompMissed++
+    } else if (type === PacketType.PUBREC) {
+      metrics.pubrecReceived++
+      if (session.received(packetId, reason >= 0x80)) return
+      metrics.pubrecMissed++
+      if (reason >= 0x80) return
+      metrics.pubrelSent++
+      this.#answer(0x62, packetId)
     } else {
+      metrics.pubrelReceived++
+      const { keeper } = this.#control.hub
+      keeper?.gather()
       const known = this.#publisher!.release(packetId)
-      if (known) this.out.acknowledge(0x70, packetId)
-      else this.#answer(0x70, packetId)
+      const receipt = keeper?.gathered()
+      if (!known) {
+        metrics.pubrelMissed++
+        metrics.pubcompSent++
+        this.#answer(0x70, packetId)
+      } else if (receipt === undefined) this.#complete(packetId)
+      else this.#when(receipt, () => this.#complete(packetId))
     }
+  }
+
+  #complete(packetId: number): void {
+    this.#metrics.pubcompSent++
+    this.out.acknowledge(0x70, packetId)
   }
 
   /** PUBREL or PUBCOMP for an id that nobody knows: MQTT 5 says so, MQTT 3 goes on as if it did [MQTT-4.3.3-11]. */
@@ -503,6 +550,7 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
 
   #disconnect(bytes: Buffer, at: number, end: number): void {
     const { reason, properties } = readDisconnect(bytes, at, end, this.#connect!.version)
+    this.#metrics.disconnectReceived++
     const { sessionExpiryInterval } = properties
     if (sessionExpiryInterval !== undefined) {
       if (sessionExpiryInterval > 0 && (this.#connect!.properties.sessionExpiryInterval ?? 0) === 0) {
@@ -512,8 +560,8 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
     }
     this.#saidGoodbye = true
     this.#willStays = reason !== 0 // [MQTT-3.14.4-3]
-    this.#stream.push(disconnectPlain)
-    this.connection.hangUp('normal')
+    this.connection.hangUp('normal') // before aedes does, with another reason
+    this.#stream!.push(disconnectPlain)
   }
 
   #capped(seconds: number): number {
@@ -522,7 +570,11 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
 
   // ── aedes' answers ─────────────────────────────────────────────────────────
 
-  #answered(packet: Buffer): void {
+  ended(): void {
+    this.connection.hangUp('closed')
+  }
+
+  answered(packet: Buffer): void {
     if (this.connection.closed) return
     switch (packet[0]! >> 4) {
       case PacketType.CONNACK:
@@ -532,8 +584,16 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
       case PacketType.UNSUBACK:
         return this.#unsubackFromAedes()
       case PacketType.PINGRESP:
+        this.#metrics.pingrespSent++
         return this.out.write(packet)
     }
+  }
+
+  /** Not over what the client takes [MQTT-3.1.2-24]. */
+  #sendConnack(answer: Buffer): void {
+    if (answer.length > this.maximumPacketSize) return
+    this.#metrics.connackSent++
+    this.out.write(answer)
   }
 
   #connackFromAedes(code: number): void {
@@ -541,7 +601,7 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
     const { version, cleanStart, properties } = connect
     if (code !== 0 || this.#identity === undefined) {
       const answer = connack(version, false, version === 5 ? (connackReason.get(code) ?? Reason.NOT_AUTHORIZED) : code)
-      if (answer.length <= this.maximumPacketSize) this.out.write(answer) // [MQTT-3.1.2-24]
+      this.#sendConnack(answer)
       this.connection.hangUp('refused')
       return
     }
@@ -559,11 +619,27 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
       this.connection.hangUp('refused')
       return
     }
-    const { session, present } = this.#control.sessions.open(this.#clientId, cleanStart, expiry)
-    this.#session = session
+    const { will } = connect
+    if (will !== undefined) this.#will = new LastWill(will, this.#identity, this.mountpoint, this.#control)
+    const opened = this.#control.sessions.open(this.#clientId, cleanStart, expiry, this.#will)
+    this.#session = opened.session
+    this.#when(opened.receipt, () => this.#enter(opened, promises))
+  }
+
+  /** @param done when what was asked for is on disk; not at all when the connection is gone by then. */
+  #when(receipt: Receipt | undefined, done: () => void): void {
+    if (receipt?.isOpen !== true) return done()
+    receipt.settled = {
+      receiptSettled: () => {
+        if (!this.connection.closed) done()
+      }
+    }
+  }
+
+  #enter({ session, present }: Opened, promises: Properties): void {
+    const { version } = this.#connect!
     this.#droppedBefore = session.dropped
-    const answer = connack(version, present && version !== 3, 0, promises)
-    this.out.write(answer)
+    this.#sendConnack(connack(version, present && version !== 3, 0, promises))
     this.#publisher = new Publisher(this.#control.hub, session, this.out, this, version === 5)
     this.connection.established(this.#keepAlive * 1000 * this.#control.options.keepaliveBackoff * 2)
     this.#control.connected(this)
@@ -601,14 +677,19 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
     const version = this.#connect!.version
     const refusal = (reason: ReasonCode): number => (version === 5 ? reason : 0x80)
     const feeds: (() => void)[] = []
+    const added: string[] = []
+    hub.keeper?.gather()
     const codes = requests.map((request, i) => {
       const { qos, noLocal, retainAsPublished, retainHandling } = request
       const filter = mounted(this.mountpoint, request.filter)
       if (granted[i] === 0x80) return refusal(Reason.NOT_AUTHORIZED)
+      if (levelsOf(splitShared(request.filter).filter) > options.maxTopicLevels)
+        return refusal(Reason.TOPIC_FILTER_INVALID)
       const full = options.maxSubscriptions > 0 && session.subscriptions.size >= options.maxSubscriptions
       if (full && !session.subscriptions.has(filter)) return refusal(Reason.QUOTA_EXCEEDED)
       const subscription = { subscriber: session, filter, qos, noLocal, retainAsPublished, identifier }
       const { isNew } = hub.subscribe(subscription)
+      if (isNew) added.push(filter)
       this.#control.subscribed(this, request.filter, qos)
       const shared = splitShared(filter).group !== undefined // no retained messages (MQTT 5, section 4.8.2)
       if (!shared && (retainHandling === 0 || (retainHandling === 1 && isNew))) {
@@ -616,24 +697,35 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
       }
       return qos
     })
-    const answer = suback(version, packetId, codes)
-    this.out.write(answer)
-    this.#asked = undefined
-    for (const feed of feeds) feed()
-    this.connection.resume()
+    const receipt = hub.keeper?.gathered()
+    this.#when(receipt, () => {
+      if (receipt?.failed) for (const filter of added) hub.unsubscribe(session, filter)
+      const isKept = receipt?.failed !== true
+      const answer = suback(version, packetId, isKept ? codes : codes.map(() => refusal(Reason.QUOTA_EXCEEDED)))
+      this.#metrics.subackSent++
+      this.out.write(answer)
+      this.#asked = undefined
+      if (isKept) for (const feed of feeds) feed()
+      this.connection.resume()
+    })
   }
 
   #unsubackFromAedes(): void {
     const { packetId, filters } = this.#asked as Unsubscribe
+    const { keeper } = this.#control.hub
+    keeper?.gather()
     const codes = filters.map(filter => {
       const was = this.#control.hub.unsubscribe(this.#session!, mounted(this.mountpoint, filter))
       if (was) this.#control.unsubscribed(this, filter)
       return was ? Reason.SUCCESS : Reason.NO_SUBSCRIPTION_EXISTED
     })
-    const answer = unsuback(this.#connect!.version, packetId, codes)
-    this.out.write(answer)
-    this.#asked = undefined
-    this.connection.resume()
+    this.#when(keeper?.gathered(), () => {
+      const answer = unsuback(this.#connect!.version, packetId, codes)
+      this.#metrics.unsubackSent++
+      this.out.write(answer)
+      this.#asked = undefined
+      this.connection.resume()
+    })
   }
 
   // ── the connection ─────────────────────────────────────────────────────────
@@ -641,7 +733,7 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
   fault(fault: FrameFault, why: string): void {
     this.why = why
     this.#control.log.warning('bad packet', { ...this.who(), why })
-    this.#fault = fault === 'too_large' ? Reason.PACKET_TOO_LARGE : Reason.MALFORMED_PACKET
+    this.#fault = faultReason[fault]
   }
 
   drained(): void {
@@ -651,35 +743,20 @@ export class Front implements Handler, Gatekeeper, Link, Subject {
   lastWords(reason: EndReason): Buffer | undefined {
     if (this.#publisher === undefined || this.version !== 5) return undefined
     const code = this.#fault ?? reasonOf[reason]
-    return code === undefined ? undefined : disconnect(code)
+    if (code === undefined) return undefined
+    this.#metrics.disconnectSent++
+    return disconnect(code)
   }
 
-  #closed(): void {
-    this.#stream.destroy()
+  closed(): void {
+    this.#stream?.destroy()
     this.#exchange?.end()
     clearTimeout(this.#pause)
     const session = this.#session
-    if (session === undefined) return
-    this.#control.sessions.leave(session, this.#saidGoodbye && !this.#willStays ? undefined : this.#will())
-  }
-
-  #will(): LastWill | undefined {
-    const will = this.#connect?.will
-    const identity = this.#identity
-    if (will === undefined || identity === undefined) return undefined
-    const { topic, payload, qos, retain, properties, delay } = will
-    const { hub, log } = this.#control
-    const { mountpoint } = this
-    const publish = async (): Promise<void> => {
-      if (!(await this.#control.authorize(identity, 'publish', topic))) return
-      const from = identity.client.clientId
-      let message: Message | null = Message.withProperties(topic, payload, { qos, retain, from }, properties)
-      if (this.#control.filter !== undefined) message = await this.#control.filter(message)
-      if (message === null) return
-      if (mountpoint !== '') message = message.under(mountpoint)
-      hub.publish(message)
+    if (session !== undefined) {
+      this.#control.sessions.leave(session, this.#saidGoodbye && !this.#willStays ? undefined : this.#will)
     }
-    return { delay, publish: () => void publish().catch((err: unknown) => log.error('will', { err })) }
+    this.#control.closed(this)
   }
 
   who(): object {

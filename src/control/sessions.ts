@@ -3,28 +3,42 @@
  * will is sent when its delay is over, and the session ends when it expires.
  */
 import type { Hub } from '../delivery/hub.js'
+import { type Keeper, type Receipt, SessionKeep } from '../delivery/keeper.js'
 import { Session, type SessionHost, type SessionLimits } from '../delivery/session.js'
 import { type DeadlineWheel, now, type Watched } from '../net/keepalive.js'
+import type { LastWill, WillRecord } from './will.js'
 
 /** Seconds; 0xffffffff never expires (MQTT 5, section 3.1.2.11.2). */
 const never = 0xffffffff
 
-/** What is sent when a client goes without saying so. */
-export interface LastWill {
-  /** Seconds until it is sent. */
-  readonly delay: number
-  publish(): void
+/** What the store has of a session beside its subscriptions and messages, in JSON. Times are milliseconds since 1970. */
+export interface SessionRecord {
+  /** By which its other records know it. */
+  readonly id: number
+  readonly clientId: string
+  readonly createdAt: number
+  /** Seconds. */
+  readonly expiry: number
+  /** Since when its client is away; null: it was there. */
+  readonly awayAt: number | null
+  /** Not yet sent. */
+  readonly will: WillRecord | null
+  /** Packet ids under way, in order, while its client is away. */
+  readonly underWay: readonly number[]
 }
 
 /** A session and its time alone. */
 class Stay implements Watched {
   readonly session: Session
-  expirySeconds: number
-  #will: LastWill | undefined
-  #willAt = Number.POSITIVE_INFINITY
-  #expiresAt = Number.POSITIVE_INFINITY
   readonly #wheel: DeadlineWheel
   readonly #over: () => void
+  expirySeconds: number
+  /** The client's, from its CONNECT on until it is sent or no longer due. */
+  will: LastWill | undefined
+  #willAt = Number.POSITIVE_INFINITY
+  #expiresAt = Number.POSITIVE_INFINITY
+  /** On the clock of the wall. */
+  #awayAt: number | undefined
 
   constructor(session: Session, expirySeconds: number, wheel: DeadlineWheel, over: () => void) {
     this.session = session
@@ -33,15 +47,19 @@ class Stay implements Watched {
     this.#over = over
   }
 
-  alone(will: LastWill | undefined): void {
-    this.#expiresAt = this.expirySeconds >= never ? Number.POSITIVE_INFINITY : now() + this.expirySeconds * 1000
-    this.#will = will
-    this.#willAt = will === undefined ? Number.POSITIVE_INFINITY : Math.min(now() + will.delay * 1000, this.#expiresAt)
+  /** @param since on the clock of the wall. */
+  alone(since = Date.now()): void {
+    const from = now() - Math.max(0, Date.now() - since)
+    this.#awayAt = since
+    this.#expiresAt = this.expirySeconds >= never ? Number.POSITIVE_INFINITY : from + this.expirySeconds * 1000
+    this.#willAt =
+      this.will === undefined ? Number.POSITIVE_INFINITY : Math.min(from + this.will.delay * 1000, this.#expiresAt)
   }
 
-  /** The client is back: its will is no longer due [MQTT-3.1.3-9]. */
-  back(): void {
-    this.#will = undefined
+  /** The client is back: the will it left is no longer due [MQTT-3.1.3-9]. */
+  back(will: LastWill | undefined): void {
+    this.will = will
+    this.#awayAt = undefined
     this.#willAt = this.#expiresAt = Number.POSITIVE_INFINITY
   }
 
@@ -56,11 +74,35 @@ class Stay implements Watched {
   }
 
   sendWill(): void {
-    const will = this.#will
-    this.#will = undefined
+    const { will } = this
+    this.will = undefined
     this.#willAt = Number.POSITIVE_INFINITY
-    will?.publish()
+    if (will === undefined) return
+    will.publish()
+    this.session.keep?.changed()
   }
+
+  record(id: number): Uint8Array {
+    const { session, expirySeconds, will } = this
+    const record: SessionRecord = {
+      id,
+      clientId: session.clientId,
+      createdAt: session.createdAt.getTime(),
+      expiry: expirySeconds,
+      awayAt: this.#awayAt ?? null,
+      will: will?.record() ?? null,
+      underWay: this.#awayAt === undefined ? [] : session.underWay()
+    }
+    return Buffer.from(JSON.stringify(record))
+  }
+}
+
+/** What a client that comes in finds. */
+export interface Opened {
+  readonly session: Session
+  readonly present: boolean
+  /** Open until a stored session that was discarded is gone from the store. */
+  readonly receipt: Receipt | undefined
 }
 
 export class Sessions {
@@ -85,19 +127,84 @@ export class Sessions {
     return [...this.#stays.values()].map(({ session }) => session)
   }
 
-  /** The session of a client that comes in: the one it has, or a new one [MQTT-3.1.2-4], [MQTT-3.1.2-5]. */
-  open(clientId: string, cleanStart: boolean, expirySeconds: number): { session: Session; present: boolean } {
+  get(clientId: string): Session | undefined {
+    return this.#stays.get(clientId)?.session
+  }
+
+  /** Whether the session ends with its connection. */
+  transient(clientId: string): boolean {
+    return this.#stays.get(clientId)?.expirySeconds === 0
+  }
+
+  /** May be read over several turns of the event loop. */
+  *each(): Generator<Session> {
+    for (const { session } of this.#stays.values()) yield session
+  }
+
+  /**
+   * The session of a client that comes in: the one it has, or a new one [MQTT-3.1.2-4], [MQTT-3.1.2-5].
+   * @param will published when the client goes without saying so.
+   */
+  open(clientId: string, cleanStart: boolean, expirySeconds: number, will: LastWill | undefined): Opened {
     const before = this.#stays.get(clientId)
     if (before !== undefined && !cleanStart) {
+      const { session } = before
       this.#wheel.forget(before)
-      before.back()
+      before.back(will)
       before.expirySeconds = expirySeconds
-      return { session: before.session, present: true }
+      if (expirySeconds === 0) this.#forget(session)
+      session.keep?.changed()
+      return { session, present: true, receipt: undefined }
     }
+    const { keeper } = this.#hub
+    if (before?.session.keep !== undefined) keeper?.gather()
     if (before !== undefined) this.#end(clientId, before)
-    const session = new Session(clientId, this.#limits, this.#host)
-    this.#stays.set(clientId, new Stay(session, expirySeconds, this.#wheel, () => this.end(clientId)))
-    return { session, present: false }
+    const session = new Session(clientId, this.#limits, this.#host, new Date(), this.#hub.metrics)
+    const stay = this.#stayOf(session, expirySeconds)
+    stay.will = will
+    if (expirySeconds > 0 && keeper !== undefined) {
+      this.#keep(stay, new SessionKeep(keeper, clientId, session))
+      session.keep?.changed()
+    }
+    return { session, present: false, receipt: keeper?.gathered() }
+  }
+
+  #stayOf(session: Session, expirySeconds: number): Stay {
+    const { clientId } = session
+    const stay = new Stay(session, expirySeconds, this.#wheel, () => this.end(clientId))
+    this.#stays.set(clientId, stay)
+    this.#hub.metrics.peak('sessions', this.#stays.size)
+    return stay
+  }
+
+  #keep(stay: Stay, keep: SessionKeep): void {
+    stay.session.keep = keep
+    keep.record = () => (stay.session.keep === keep ? stay.record(keep.id) : undefined)
+  }
+
+  /** It ends with its connection now, and nothing of it would be of use after a crash. */
+  #forget(session: Session): void {
+    const { keep } = session
+    if (keep === undefined) return
+    this.#hub.forget(session, session.waiting())
+    keep.changed()
+  }
+
+  /** A session of the store; its messages come with Session.restore(), and resume() when all is there. */
+  restore(record: SessionRecord, keeper: Keeper, will: LastWill | undefined): Session {
+    const { id, clientId, createdAt, expiry } = record
+    const session = new Session(clientId, this.#limits, this.#host, new Date(createdAt), this.#hub.metrics)
+    const stay = this.#stayOf(session, expiry)
+    stay.will = will
+    this.#keep(stay, new SessionKeep(keeper, clientId, session, { id }))
+    return session
+  }
+
+  /** The time alone of a restored session goes on. @param since when its client went, on the clock of the wall. */
+  resume(session: Session, since: number): void {
+    const stay = this.#stays.get(session.clientId)!
+    stay.alone(since)
+    this.#wheel.watch(stay)
   }
 
   /** MQTT 5's DISCONNECT may change how long the session lives on. */
@@ -106,7 +213,10 @@ export class Sessions {
     if (stay !== undefined) stay.expirySeconds = expirySeconds
   }
 
-  /** The connection is gone; a session that does not live on ends with it, and its will is sent at once [MQTT-3.1.3-9]. */
+  /**
+   * The connection is gone; a session that does not live on ends with it, and its will is sent at once [MQTT-3.1.3-9].
+   * @param will undefined when the client has said so.
+   */
   leave(session: Session, will: LastWill | undefined): void {
     session.detach()
     const stay = this.#stays.get(session.clientId)
@@ -114,8 +224,10 @@ export class Sessions {
       will?.publish()
       return
     }
-    stay.alone(will)
+    stay.will = will
+    stay.alone()
     if (stay.expirySeconds === 0 || will?.delay === 0) stay.sendWill()
+    session.keep?.changed()
     if (stay.expirySeconds === 0) this.#end(session.clientId, stay)
     else this.#wheel.watch(stay)
   }
@@ -126,9 +238,12 @@ export class Sessions {
   }
 
   #end(clientId: string, stay: Stay): void {
+    const { session } = stay
+    const { keep } = session
     this.#stays.delete(clientId)
     this.#wheel.forget(stay)
     stay.sendWill()
-    this.#hub.end(stay.session)
+    this.#hub.end(session)
+    keep?.changed()
   }
 }

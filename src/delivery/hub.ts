@@ -3,9 +3,11 @@
  * wants it when route() returns.
  */
 
+import { Metrics } from '../metrics.js'
 import type { QoS } from '../wire/frame.js'
 import { splitShared } from '../wire/topic.js'
 import { Outgoing } from './inflight.js'
+import type { Keeper } from './keeper.js'
 import type { Message } from './message.js'
 import { RetainedMessages } from './retained.js'
 import { type Match, Router, type ShareGroup, type Subscription } from './router.js'
@@ -36,32 +38,62 @@ export interface Subscribed {
 export class Hub {
   readonly router = new Router<Session>()
   readonly retained = new RetainedMessages()
+  /** Undefined where nothing outlives the process. */
+  readonly keeper: Keeper | undefined
+  readonly metrics: Metrics
   readonly #options: HubOptions
 
-  constructor(options: HubOptions) {
+  constructor(options: HubOptions, keeper?: Keeper, metrics = new Metrics()) {
     this.#options = options
+    this.keeper = keeper
+    this.metrics = metrics
   }
 
   subscribe(subscription: Subscription<Session>): Subscribed {
     const { subscriber, filter } = subscription
     const isNew = this.router.add(subscription)
     subscriber.subscriptions.set(filter, subscription)
+    subscriber.keep?.subscribed(subscription)
+    this.metrics.peak('subscriptions', this.router.size)
+    this.metrics.peak('topics', this.router.topics)
     return { isNew }
   }
 
   unsubscribe(session: Session, filter: string): boolean {
     session.subscriptions.delete(filter)
-    return this.router.remove(session, filter)
+    const was = this.router.remove(session, filter)
+    if (was) session.keep?.unsubscribed(filter)
+    return was
   }
 
   /** Ends a session: its subscriptions go, and what a group gave it goes to another member. */
   end(session: Session): void {
     for (const filter of session.subscriptions.keys()) this.router.remove(session, filter)
-    session.subscriptions.clear()
     const now = Date.now()
-    for (const { message, group } of session.end()) {
-      if (group !== undefined && !message.expiredAt(now)) this.#share(group, message) // [MQTT-3.3.2-5]
-    }
+    const left = session.end()
+    this.#move(() => {
+      for (const { message, group, received } of left) {
+        if (group !== undefined && !received && !message.expiredAt(now)) this.#share(group, message) // [MQTT-3.3.2-5]
+      }
+    })
+    this.forget(session, left)
+    session.subscriptions.clear()
+    session.awaitingRel.clear()
+  }
+
+  /** The store no longer has the session: it is over, or ends with its connection from now on. */
+  forget(session: Session, left: readonly Outgoing[]): void {
+    for (const { entry } of left) entry?.forget()
+    for (const filter of session.subscriptions.keys()) session.keep?.unsubscribed(filter)
+    for (const packetId of session.awaitingRel.keys()) session.keep?.incomingReleased(packetId)
+    session.keep = undefined
+  }
+
+  #move(what: () => void): void {
+    if (this.keeper === undefined) return what()
+    this.keeper.isMoving = true
+    what()
+    this.keeper.isMoving = false
   }
 
   /** What is retained under the filter, for a new subscription to it. */
@@ -81,7 +113,18 @@ export class Hub {
     if (maxRetained > 0 && this.retained.size >= maxRetained && message.payloadLength > 0) {
       if (this.retained.get(message.topic) === undefined) return false
     }
-    this.retained.set(message, this.#options.retainExpiry)
+    const { keeper } = this
+    if (keeper === undefined) this.retained.set(message, this.#options.retainExpiry)
+    else {
+      const before = this.retained.get(message.topic)
+      this.retained.set(message, this.#options.retainExpiry)
+      const after = this.retained.get(message.topic)
+      if (before === undefined && after === undefined) return true
+      keeper.retain(message.topic, after, () => {
+        if (this.retained.get(message.topic) === after) this.retained.put(message.topic, before)
+      })
+    }
+    this.metrics.peak('retained', this.retained.size)
     return true
   }
 
@@ -95,17 +138,30 @@ export class Hub {
     return this.route(message, match)
   }
 
+  /** Whether acknowledging it takes the store: it is to be kept for a stored session, or retained. */
+  isKept(message: Message, match: Match<Session> = this.router.match(message.topic)): boolean {
+    const isKept = ({ subscriber, qos }: { subscriber: Session; qos: QoS }): boolean =>
+      subscriber.keep !== undefined && this.#granted(qos, message.qos) > 0
+    return message.retain || match.routes.some(isKept) || match.groups.some(({ members }) => members.some(isKept))
+  }
+
   /** Delivers to every session that wants it; tells how many. @param match what the router said of the topic, if known. */
   route(message: Message, match: Match<Session> = this.router.match(message.topic)): number {
     const { routes, groups } = match
     let count = 0
     for (let i = 0; i < routes.length; i++) {
-      const { subscriber, qos, noLocal, retainAsPublished, identifiers } = routes[i]!
-      if ((noLocal || this.#options.ignoreLoopDeliver) && subscriber.clientId === message.from) continue
+      let route = routes[i]!
+      const { subscriber, noLocal, own } = route
+      if ((noLocal || own !== undefined || this.#options.ignoreLoopDeliver) && subscriber.clientId === message.from) {
+        if (own === undefined || this.#options.ignoreLoopDeliver) continue
+        route = own
+      }
       count++
+      const { qos, retainAsPublished, identifiers } = route
       subscriber.deliver(message, this.#granted(qos, message.qos), retainAsPublished && message.retain, identifiers)
     }
     for (let i = 0; i < groups.length; i++) if (this.#share(groups[i]!, message)) count++
+    if (count === 0) this.metrics.unwanted += message.counts
     return count
   }
 

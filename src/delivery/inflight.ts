@@ -3,6 +3,7 @@
  * back nearly so, so a small table that is a window onto them does what a hash map
  * does at several times the cost.
  */
+import type { Entry } from './keeper.js'
 import type { Message } from './message.js'
 import type { ShareGroup } from './router.js'
 import type { Session } from './session.js'
@@ -16,7 +17,7 @@ export class Outgoing {
   readonly identifiers: readonly number[] | undefined
   /** The shared subscription's group that it came through. */
   readonly group: ShareGroup<Session> | undefined
-  /** 0 until it is sent. */
+  /** 0 until it is sent, or kept for a stored session: then it follows from its place in the order. */
   packetId = 0
   /** Counts those that were sent: the ids alone do not tell which was first, once they have gone round. Before, those queued. */
   order = 0
@@ -24,6 +25,8 @@ export class Outgoing {
   sentAt = 0
   /** PUBREC came: the message is the client's, and only PUBREL is sent again [MQTT-4.3.3-1]. */
   received = false
+  /** Its record in the store, where the session is a stored one. */
+  entry: Entry | undefined = undefined
 
   constructor(
     message: Message,
@@ -41,7 +44,8 @@ export class Outgoing {
 }
 
 export class Inflight {
-  #table: (Outgoing | undefined)[] = new Array(16)
+  /** Empty until something is under way: most clients of most brokers are idle. */
+  #table: (Outgoing | undefined)[] = []
   #size = 0
   #last = 0
   #added = 0
@@ -55,24 +59,30 @@ export class Inflight {
     return entry?.packetId === packetId ? entry : undefined
   }
 
-  /** Gives the message the next free packet id. There must be one: at most 65 535 are under way. */
+  /** Gives the message the next free packet id if it has none. There must be one: at most 65 535 are under way. */
   add(outgoing: Outgoing): number {
-    let id = this.#last
-    for (;;) {
-      id = id >= 65_535 ? 1 : id + 1
-      let there = this.#table[id & (this.#table.length - 1)]
-      // Another id has the place: a larger window keeps them apart.
-      while (there !== undefined && there.packetId !== id) {
-        this.#grow()
-        there = this.#table[id & (this.#table.length - 1)]
-      }
-      if (there === undefined) break
-    }
-    outgoing.packetId = this.#last = id
+    if (this.#table.length === 0) this.#table = new Array(16)
+    let id = outgoing.packetId
+    if (id === 0) {
+      id = this.#last
+      do id = id >= 65_535 ? 1 : id + 1
+      while (!this.#isFree(id))
+      outgoing.packetId = this.#last = id
+    } else this.#isFree(id)
     outgoing.order = this.#added++
     this.#table[id & (this.#table.length - 1)] = outgoing
     this.#size++
     return id
+  }
+
+  /** Makes the id's place its own: a larger window keeps it apart from another id. */
+  #isFree(id: number): boolean {
+    let there = this.#table[id & (this.#table.length - 1)]
+    while (there !== undefined && there.packetId !== id) {
+      this.#grow()
+      there = this.#table[id & (this.#table.length - 1)]
+    }
+    return there === undefined
   }
 
   delete(packetId: number): void {
@@ -88,7 +98,7 @@ export class Inflight {
   }
 
   clear(): void {
-    this.#table = new Array(16)
+    this.#table = []
     this.#size = 0
   }
 

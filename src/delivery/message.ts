@@ -57,6 +57,11 @@ export class Message {
   frameAt = -1
   frameVersion = 0
   frameFlags = 0
+  /** Stored sessions that must keep it, and the number of its record where that is shared; 0 is none. */
+  keepers = 0
+  number = 0
+  /** How much it counts in the metrics: 0 for $SYS, which emqttd does not count. */
+  counts: 0 | 1 = 1
   #owned = false
   #copy: Message | undefined = undefined
 
@@ -95,6 +100,7 @@ export class Message {
     kept.end = copyBytes(this.bytes, this.payloadAt, this.end, slab, kept.payloadAt)
     kept.expiresAt = this.expiresAt
     kept.expiryAt = this.expiryAt
+    kept.counts = this.counts
     kept.#owned = true
     return kept
   }
@@ -118,6 +124,7 @@ export class Message {
     const made = Message.of(topic, payload, { qos, retain, from }, properties)
     made.expiresAt = this.expiresAt
     made.expiryAt = this.expiryAt
+    made.counts = this.counts
     return made
   }
 
@@ -156,6 +163,24 @@ export class Message {
     const made = Message.of(topic, payload, options, bytes)
     made.expires(messageExpiryInterval, bytes.length - 4)
     return made
+  }
+
+  /**
+   * One of the store, whose bytes are somebody else's: topic, properties and payload, one behind the other from `at` to
+   * `end`, as in PUBLISH. @param lengths of topic and properties.
+   */
+  static restored(bytes: Buffer, at: number, end: number, [topic, properties]: readonly [number, number]): Message {
+    const message = new Message()
+    const start = reserve(end - at)
+    copyBytes(bytes, at, end, slab, start)
+    message.bytes = slab
+    message.topicAt = start
+    message.topicEnd = message.propertiesAt = start + topic
+    message.propertiesEnd = message.payloadAt = start + topic + properties
+    message.end = start + end - at
+    message.topic = slab.toString('utf8', start + 2, start + topic)
+    message.#owned = true
+    return message
   }
 
   /** A message that the broker or a program makes. */

@@ -36,6 +36,23 @@ class Ring {
     return item
   }
 
+  /** The oldest first. */
+  each(what: (item: Outgoing) => void): void {
+    for (let i = 0; i < this.length; i++) what(this.#slots[(this.#head + i) & (this.#slots.length - 1)]!)
+  }
+
+  remove(item: Outgoing): boolean {
+    const left: Outgoing[] = []
+    this.each(other => {
+      if (other !== item) left.push(other)
+    })
+    if (left.length === this.length) return false
+    this.#slots = none
+    this.#head = this.length = 0
+    for (const other of left) this.push(other)
+    return true
+  }
+
   #grow(): void {
     const next: (Outgoing | undefined)[] = new Array(Math.max(16, this.#slots.length * 2))
     for (let i = 0; i < this.length; i++) next[i] = this.#slots[(this.#head + i) & (this.#slots.length - 1)]
@@ -125,6 +142,20 @@ export class MQueue {
       if (item !== undefined) return this.#taken(item)
     }
     return undefined
+  }
+
+  each(what: (item: Outgoing) => void): void {
+    for (const { zero, sure } of this.#lanes) {
+      zero.each(what)
+      sure.each(what)
+    }
+  }
+
+  /** False when it does not wait here. */
+  remove(item: Outgoing): boolean {
+    const was = this.#lanes.some(({ zero, sure }) => (item.qos === 0 ? zero : sure).remove(item))
+    if (was) this.#taken(item)
+    return was
   }
 
   #taken(item: Outgoing): Outgoing {

@@ -4,14 +4,17 @@
  * on: no packet object, no payload, no string unless the topic differs from the last.
  */
 import { isUtf8 } from 'node:buffer'
+import type { Metrics } from '../metrics.js'
 import type { Outbox } from '../net/outbox.js'
 import type { QoS } from '../wire/frame.js'
-import { ackWithReason, checkResponseTopic } from '../wire/packets.js'
+import { checkResponseTopic } from '../wire/packets.js'
 import { In, readProperties } from '../wire/properties.js'
 import { Reader } from '../wire/reader.js'
 import { malformed, PacketError, protocolError, Reason, type ReasonCode } from '../wire/reason-codes.js'
 import { isTopicName, levelsOf } from '../wire/topic.js'
+import { Acks } from './acks.js'
 import type { Hub } from './hub.js'
+import { Receipt } from './keeper.js'
 import { Message } from './message.js'
 import type { Match } from './router.js'
 import type { Session } from './session.js'
@@ -36,18 +39,25 @@ export interface Gatekeeper {
   readonly checkPayloadFormat: boolean
 }
 
+/** Of a message that the store has no room for. */
+const refused = new Receipt()
+refused.failed = true
+
 /** The view of the message in hand; one is enough, since nothing else happens while it is looked at. */
 const view = new Message()
 
+const none = Buffer.alloc(0)
+
 export class Publisher {
   readonly #hub: Hub
+  readonly #metrics: Metrics
   readonly #session: Session
-  readonly #out: Outbox
+  readonly #acks: Acks
   readonly #gate: Gatekeeper
   readonly #isVersion5: boolean
   #aliases: Map<number, string> | undefined
   /** The last topic as bytes and text, and who wanted it. */
-  #topicBytes: Buffer = Buffer.alloc(0)
+  #topicBytes: Buffer = none
   #topic = ''
   #match: Match<Session> | undefined
   #matchVersion = -1
@@ -56,8 +66,9 @@ export class Publisher {
 
   constructor(hub: Hub, session: Session, out: Outbox, gate: Gatekeeper, isVersion5: boolean) {
     this.#hub = hub
+    this.#metrics = hub.metrics
     this.#session = session
-    this.#out = out
+    this.#acks = new Acks(out, isVersion5, packetId => session.release(packetId))
     this.#gate = gate
     this.#isVersion5 = isVersion5
   }
@@ -124,7 +135,7 @@ export class Publisher {
 
   /** PUBREL: the message may be forgotten; false when it was not known [MQTT-4.3.3-11]. */
   release(packetId: number): boolean {
-    return this.#session.awaitingRel.delete(packetId)
+    return this.#session.release(packetId)
   }
 
   /** The topic's text, if it is not the last one again. */
@@ -161,13 +172,14 @@ export class Publisher {
     const { bytes, topicAt, topicEnd, end } = message
     const reader = new Reader(bytes, at, end)
     let expiryAt = -1
-    const properties = readProperties(reader, In.PUBLISH, (id, from) => {
+    const seen = (id: number, from: number): void => {
       if (id === 0x02) expiryAt = from + 1
-    })
+    }
+    const properties = readProperties(reader, In.PUBLISH, seen, true)
     checkResponseTopic(properties)
     this.#saysText = properties.payloadFormatIndicator === 1
-    const { topicAlias, ...forwarded } = properties
-    const { messageExpiryInterval } = forwarded
+    const { topicAlias, subscriptionIdentifier, messageExpiryInterval } = properties
+    if (subscriptionIdentifier !== undefined) throw protocolError('a subscription identifier from a client') // [MQTT-3.3.4-6]
     if (topicAlias !== undefined && (topicAlias === 0 || topicAlias > this.#gate.topicAliasMaximum)) {
       throw new PacketError(Reason.TOPIC_ALIAS_INVALID, `topic alias ${topicAlias}`) // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
     }
@@ -184,6 +196,7 @@ export class Publisher {
     }
     if (topicAlias !== undefined) {
       const { qos, retain, from } = message
+      const { topicAlias: _, ...forwarded } = readProperties(new Reader(bytes, at, end), In.PUBLISH)
       return Message.withProperties(this.#topic, bytes.subarray(reader.at, end), { qos, retain, from }, forwarded)
     }
     message.topic = this.#topic
@@ -195,20 +208,26 @@ export class Publisher {
   }
 
   #judge(message: Message, packetId: number): undefined | Promise<void> {
-    if (message.qos === 2) {
+    const { qos } = message
+    if (qos === 0) this.#metrics.qos0Received++
+    else if (qos === 1) this.#metrics.qos1Received++
+    else {
+      this.#metrics.qos2Received++
       const { awaitingRel } = this.#session
       if (awaitingRel.has(packetId)) {
-        this.#out.acknowledge(0x50, packetId) // it has been routed already [MQTT-4.3.3-10]
+        this.#acknowledge(2, packetId, Reason.SUCCESS) // it has been routed already [MQTT-4.3.3-10]
         return undefined
       }
       if (awaitingRel.size >= this.#gate.maxAwaitingRel) {
+        this.#metrics.qos2Dropped++
         throw new PacketError(Reason.RECEIVE_MAXIMUM_EXCEEDED, 'too many QoS 2 messages under way') // [MQTT-3.3.4-7]
       }
     }
     const verdict = this.#gate.mayPublish(message.topic)
     if (verdict === true && this.#gate.filter === undefined) {
       this.#accept(message, packetId, this.#matched())
-      return undefined
+      const { maxAwaitingRel } = this.#gate
+      return this.#acks.length < maxAwaitingRel ? undefined : this.#acks.roomy(maxAwaitingRel)
     }
     if (verdict === false) {
       this.#deny(message, packetId)
@@ -222,7 +241,10 @@ export class Publisher {
     const filter = this.#gate.filter
     const passed = filter === undefined ? message : await filter(message)
     if (passed !== null) this.#accept(passed, packetId, undefined)
-    else this.#acknowledge(message.qos, packetId, Reason.SUCCESS)
+    else {
+      this.#metrics.filtered++
+      this.#acknowledge(message.qos, packetId, Reason.SUCCESS)
+    }
   }
 
   #matched(): Match<Session> {
@@ -238,29 +260,37 @@ export class Publisher {
     const mounted = this.#gate.mountpoint !== ''
     const message = mounted ? judged.under(this.#gate.mountpoint) : judged
     const match = mounted ? undefined : known
-    if (message.qos === 2) {
-      const { awaitingRel } = this.#session
-      if (awaitingRel.has(packetId)) return this.#acknowledge(2, packetId, Reason.SUCCESS) // while it was judged
-      this.#session.awaitRelease(packetId) // before it is routed, or a second one would be too
+    const { qos } = message
+    if (qos === 2 && this.#session.awaitingRel.has(packetId)) {
+      return this.#acknowledge(2, packetId, Reason.SUCCESS) // while it was judged
     }
+    const { keeper } = this.#hub
+    if (qos === 0 || keeper === undefined) {
+      if (qos === 2) this.#session.awaitRelease(packetId) // before it is routed, or a second one would be too
+      const receivers = this.#hub.publish(message, match)
+      return this.#acknowledge(qos, packetId, receivers === 0 ? Reason.NO_MATCHING_SUBSCRIBERS : Reason.SUCCESS)
+    }
+    if (
+      keeper.journal.isFailing &&
+      (this.#hub.isKept(message, match) || (qos === 2 && this.#session.keep !== undefined))
+    ) {
+      return this.#acknowledge(qos, packetId, Reason.SUCCESS, refused)
+    }
+    keeper.gather()
+    if (qos === 2) this.#session.awaitRelease(packetId)
     const receivers = this.#hub.publish(message, match)
-    this.#acknowledge(message.qos, packetId, receivers === 0 ? Reason.NO_MATCHING_SUBSCRIBERS : Reason.SUCCESS)
+    const receipt = keeper.gathered()
+    this.#acknowledge(qos, packetId, receivers === 0 ? Reason.NO_MATCHING_SUBSCRIBERS : Reason.SUCCESS, receipt)
   }
 
   #deny(message: Message, packetId: number): void {
+    this.#metrics.denied++
     if (this.#gate.denied(message.topic)) throw new PacketError(Reason.NOT_AUTHORIZED, 'not authorized')
     this.#acknowledge(message.qos, packetId, Reason.NOT_AUTHORIZED)
   }
 
-  #acknowledge(qos: QoS, packetId: number, reason: ReasonCode): void {
-    if (qos === 0) return
-    const header = qos === 1 ? 0x40 : 0x50
-    if (!this.#isVersion5 || reason === Reason.SUCCESS) {
-      this.#out.acknowledge(header, packetId)
-      return
-    }
-    const bytes = ackWithReason(header, packetId, reason)
-    this.#out.write(bytes)
+  #acknowledge(qos: QoS, packetId: number, reason: ReasonCode, receipt?: Receipt): void {
+    if (qos > 0) this.#acks.add(receipt, qos === 1 ? 0x40 : 0x50, packetId, reason)
   }
 }
 

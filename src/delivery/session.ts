@@ -6,11 +6,14 @@
  * in a bounded queue. A client that reads slowly fills its own queue and nobody
  * else's: to it QoS 0 is dropped first, and counted.
  */
+import { Metrics } from '../metrics.js'
 import type { DeadlineWheel, Watched } from '../net/keepalive.js'
 import type { Outbox } from '../net/outbox.js'
 import type { QoS } from '../wire/frame.js'
+import { protocolError } from '../wire/reason-codes.js'
 import { type OutgoingAliases, publishLength, writePublish } from './encode.js'
 import { Inflight, Outgoing } from './inflight.js'
+import type { Keeping, SessionKeep } from './keeper.js'
 import type { Message } from './message.js'
 import { MQueue, type Priorities } from './mqueue.js'
 import type { ShareGroup, Subscription } from './router.js'
@@ -68,23 +71,28 @@ interface Feed {
 /** More than a queue has, and later than any tick: small integers, which cost nothing to compare. */
 const never = 0x3fffffff
 
-export class Session implements Watched {
+export class Session implements Watched, Keeping {
   readonly clientId: string
-  readonly createdAt = new Date()
+  readonly createdAt: Date
   readonly subscriptions = new Map<string, Subscription<Session>>()
   /** Packet ids of QoS 2 messages that came in and were not yet released [MQTT-4.3.3-2], and the wheel's tick then. */
   readonly awaitingRel = new Map<number, number>()
+  /** Where what it has is stored; undefined for a session that ends with its connection, or where nothing is. */
+  keep: SessionKeep | undefined
   readonly #limits: SessionLimits
   readonly #host: SessionHost | undefined
   readonly #wheel: SessionHost['wheel'] | undefined
   readonly #highWatermark: number
   /** The shorter of the two times after which something is overdue; 0 is none. */
   readonly #interval: number
+  readonly #metrics: Metrics
   readonly #queue: MQueue
   readonly #inflight = new Inflight()
   /** Under way since before this connection, to be sent again as the window allows; the last one first. */
   #resend: Outgoing[] = []
   #feeds: Feed[] = []
+  /** The next to be sent, which cannot be yet: its record is not on disk, or its packet id still another's. */
+  #next: Outgoing | undefined
   #link: Link | undefined
   #window = 1
   /** Whether the wheel is to look after it, and does not yet. */
@@ -99,9 +107,17 @@ export class Session implements Watched {
   missed = 0
 
   /** @param host without one nothing is done on a timer, and nobody told. */
-  constructor(clientId: string, limits: SessionLimits, host?: SessionHost) {
+  constructor(
+    clientId: string,
+    limits: SessionLimits,
+    host?: SessionHost,
+    createdAt = new Date(),
+    metrics = new Metrics()
+  ) {
     this.clientId = clientId
+    this.createdAt = createdAt
     this.#limits = limits
+    this.#metrics = metrics
     this.#host = host
     this.#wheel = host?.wheel
     this.#highWatermark = host === undefined ? never : (limits.highWatermark ?? never)
@@ -119,7 +135,7 @@ export class Session implements Watched {
   }
 
   get queueLength(): number {
-    return this.#queue.length
+    return this.#queue.length + (this.#next === undefined ? 0 : 1)
   }
 
   get maxInflight(): number {
@@ -162,9 +178,12 @@ export class Session implements Watched {
     for (const { source, overtaken } of feeds) {
       for (let next = source.next(); !next.done && !this.#queue.full; next = source.next()) {
         const { qos, message } = next.value
-        if (qos > 0 && !overtaken.has(message.topic)) this.#wait(next.value)
+        if (qos === 0 || overtaken.has(message.topic)) continue
+        this.keep?.add(next.value, false)
+        this.#wait(next.value)
       }
     }
+    this.#hurry()
   }
 
   /** Retained messages for a new subscription: sent as the window and the peer allow, before what is published now. */
@@ -184,9 +203,14 @@ export class Session implements Watched {
     if (qos === 0) {
       if (link === undefined) {
         if (this.#limits.storeQos0) this.#enqueue(message, qos, retain, identifiers, group)
-        else this.missed++
-      } else if (link.out.congested) this.#miss()
-      else if (this.#feeds.length > 0 || this.#queue.length0 > 0) {
+        else {
+          this.missed++
+          this.#metrics.droppedAway++
+        }
+      } else if (link.out.congested) {
+        this.#metrics.droppedSlow++
+        this.#miss()
+      } else if (this.#feeds.length > 0 || this.#queue.length0 > 0) {
         this.#enqueue(message, qos, retain, identifiers, group) // it must not overtake [MQTT-4.6.0-6]
       } else this.#send0(link, message, retain, identifiers)
       return
@@ -195,7 +219,10 @@ export class Session implements Watched {
       this.#enqueue(message, qos, retain, identifiers, group)
       return
     }
-    this.#send(link, new Outgoing(message.kept(), qos, retain, identifiers, group))
+    const outgoing = new Outgoing(message.kept(), qos, retain, identifiers, group)
+    this.keep?.add(outgoing, true)
+    if (this.#maySend(outgoing)) this.#send(link, outgoing)
+    else this.#next = outgoing
   }
 
   /** Sends what waits as far as the window and the peer allow. */
@@ -206,20 +233,38 @@ export class Session implements Watched {
       this.#sendAgain(link, this.#resend.pop()!)
     }
     while (this.#resend.length === 0 && this.#unacknowledged < this.#window && !link.out.full) {
-      const pending = this.#next()
+      const pending = this.#next ?? this.#take()
+      this.#next = undefined
       if (pending === undefined) break
-      if (pending.message.expiredAt(Date.now())) continue // [MQTT-3.3.2-5]
+      if (pending.message.expiredAt(Date.now())) {
+        this.#metrics.droppedExpired++
+        pending.entry?.forget() // [MQTT-3.3.2-5]
+        continue
+      }
+      if (!this.#maySend(pending)) {
+        this.#next = pending
+        break
+      }
       if (pending.qos === 0) this.#send0(link, pending.message, pending.retain, pending.identifiers)
       else this.#send(link, pending)
     }
     if (link.out.full && this.#hasWaiting) link.out.callWhenRoomy()
   }
 
-  #next(): Outgoing | undefined {
+  /** One of QoS 2 goes out under a packet id that is kept; a kept one only once the id is free. */
+  #maySend(outgoing: Outgoing): boolean {
+    const { entry } = outgoing
+    return entry === undefined || (entry.isSafe && this.#inflight.get(outgoing.packetId) === undefined)
+  }
+
+  #take(): Outgoing | undefined {
     for (let feed = this.#feeds[0]; feed !== undefined; feed = this.#feeds[0]) {
       const { done, value } = feed.source.next()
       if (done === true) this.#feeds.shift()
-      else if (!feed.overtaken.has(value.message.topic)) return value
+      else if (!feed.overtaken.has(value.message.topic)) {
+        if (value.qos > 0) this.keep?.add(value, true)
+        return value
+      }
     }
     const next = this.#queue.shift()
     if (this.#isHigh && this.#queue.length <= (this.#limits.lowWatermark ?? 0)) this.#high(false)
@@ -227,45 +272,67 @@ export class Session implements Watched {
   }
 
   get #hasWaiting(): boolean {
-    return this.#queue.length > 0 || this.#resend.length > 0 || this.#feeds.length > 0
+    return this.#queue.length > 0 || this.#resend.length > 0 || this.#feeds.length > 0 || this.#next !== undefined
   }
 
-  /** PUBACK; false when there was no such message. */
+  /** PUBACK; false when there was no such message. Like the next two, it throws when the message takes another answer. */
   acknowledged(packetId: number): boolean {
-    if (this.#inflight.get(packetId)?.qos !== 1) return false
+    const outgoing = this.#inflight.get(packetId)
+    if (outgoing === undefined) return false
+    if (outgoing.qos !== 1) throw protocolError('PUBACK for QoS 2') // [MQTT-4.3.3-8]
     this.#inflight.delete(packetId)
+    outgoing.entry?.forget()
     if (this.#hasWaiting) this.pump()
     return true
   }
 
   /** PUBREC; false when there was no such message. One that refuses ends the exchange (MQTT 5, section 4.13.2). */
   received(packetId: number, refused: boolean): boolean {
-    const entry = this.#inflight.get(packetId)
-    if (entry?.qos !== 2) return false
+    const outgoing = this.#inflight.get(packetId)
+    if (outgoing === undefined) return false
+    if (outgoing.qos !== 2) throw protocolError('PUBREC for QoS 1') // [MQTT-4.3.2-4]
     if (refused) {
       this.#inflight.delete(packetId)
+      outgoing.entry?.forget()
       this.pump()
       return true
     }
-    entry.received = true
-    this.#stamp(entry)
-    this.#link?.out.acknowledge(0x62, packetId)
+    outgoing.received = true
+    if (outgoing.entry === undefined) this.released(outgoing)
+    else outgoing.entry.received()
     return true
+  }
+
+  released(outgoing: Outgoing): void {
+    if (this.#link === undefined || this.#inflight.get(outgoing.packetId) !== outgoing) return
+    this.#stamp(outgoing)
+    this.#metrics.pubrelSent++
+    this.#link.out.acknowledge(0x62, outgoing.packetId)
   }
 
   /** PUBCOMP; false when there was no such message. */
   completed(packetId: number): boolean {
-    const entry = this.#inflight.get(packetId)
-    if (entry?.received !== true) return false
+    const outgoing = this.#inflight.get(packetId)
+    if (outgoing === undefined) return false
+    if (!outgoing.received) throw protocolError('PUBCOMP before PUBREC') // [MQTT-4.3.3-11]
     this.#inflight.delete(packetId)
+    outgoing.entry?.forget()
     if (this.#hasWaiting) this.pump()
     return true
   }
 
   /** A QoS 2 message came in, and is routed once until its id is released [MQTT-4.3.3-2]. */
   awaitRelease(packetId: number): void {
+    if (!this.awaitingRel.has(packetId)) this.keep?.incoming(packetId)
     this.awaitingRel.set(packetId, this.#wheel === undefined ? 0 : this.#wheel.tick)
     if (this.#mayWatch) this.#watch(this.#interval)
+  }
+
+  /** PUBREL, or none in time; false when there was no such id. */
+  release(packetId: number): boolean {
+    if (!this.awaitingRel.delete(packetId)) return false
+    this.keep?.incomingReleased(packetId)
+    return true
   }
 
   // ── what is overdue, for MQTT 3 alone: MQTT 5 sends nothing twice on one connection [MQTT-4.4.0-1] ──
@@ -318,7 +385,7 @@ export class Session implements Watched {
   #forgetOverdue(tick: number, ticks: number): number {
     let next = Number.POSITIVE_INFINITY
     for (const [packetId, since] of this.awaitingRel) {
-      if (since + ticks < tick) this.awaitingRel.delete(packetId)
+      if (since + ticks < tick) this.release(packetId)
       else next = Math.min(next, since + ticks)
     }
     return next
@@ -347,18 +414,49 @@ export class Session implements Watched {
     this.#host?.queueIsHigh(this, isHigh)
   }
 
-  /** The session is over: what a shared subscription brought and the client did not take, for others to have. */
+  /** The session is over. All that was on its way to the client, in order. */
   end(): Outgoing[] {
     this.detach()
-    const left: Outgoing[] = []
-    for (const entry of this.#inflight.inOrder()) if (entry.group !== undefined && !entry.received) left.push(entry)
-    for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
-      if (next.group !== undefined) left.push(next)
-    }
+    const left = this.waiting()
+    while (this.#queue.shift() !== undefined);
+    this.#next = undefined
     this.#inflight.clear()
-    this.awaitingRel.clear()
     this.#host?.ended(this)
     return left
+  }
+
+  /** All that is on its way to the client, in order. */
+  waiting(): Outgoing[] {
+    const all = this.#inflight.inOrder()
+    if (this.#next !== undefined) all.push(this.#next)
+    this.#queue.each(outgoing => all.push(outgoing))
+    return all
+  }
+
+  // ── what is stored ──
+
+  /** What was held back is written before what comes now that the client is gone. */
+  #hurry(): void {
+    const { keep } = this
+    if (keep === undefined) return
+    for (const outgoing of this.waiting()) keep.hurry(outgoing)
+  }
+
+  /** An entry of the store. @param isSent the client may have had it. */
+  restore(outgoing: Outgoing, isSent: boolean): void {
+    if (isSent) this.#inflight.add(outgoing)
+    else this.#wait(outgoing)
+  }
+
+  withdraw(outgoing: Outgoing): boolean {
+    if (this.#next !== outgoing) return this.#queue.remove(outgoing)
+    this.#next = undefined
+    return true
+  }
+
+  /** Packet ids of what is under way, in the order in which it was first sent. */
+  underWay(): number[] {
+    return this.#inflight.inOrder().map(({ packetId }) => packetId)
   }
 
   /** Messages that the peer has and did not acknowledge yet: those still to be sent again do not count. */
@@ -374,14 +472,20 @@ export class Session implements Watched {
     group: ShareGroup<Session> | undefined
   ): void {
     this.enqueued++
-    const waits = this.#wait(new Outgoing(message.kept(), qos, retain, identifiers, group))
+    const outgoing = new Outgoing(message.kept(), qos, retain, identifiers, group)
+    if (qos > 0) this.keep?.add(outgoing, this.#link !== undefined)
+    const waits = this.#wait(outgoing)
     if (waits && message.retain) for (const { overtaken } of this.#feeds) overtaken.add(message.topic)
   }
 
   /** False when there was no room for it. */
   #wait(outgoing: Outgoing): boolean {
     const lost = this.#queue.push(outgoing)
-    if (lost !== undefined) this.#lost()
+    if (lost !== undefined) {
+      lost.entry?.forget()
+      this.#metrics.droppedQueueFull++
+      this.#lost()
+    }
     if (this.#queue.length > this.#highWatermark && !this.#isHigh) this.#high(true)
     return lost !== outgoing
   }
@@ -390,6 +494,7 @@ export class Session implements Watched {
     const flags = retain ? 1 : 0
     if (this.#tooLarge(link, message, 0, identifiers)) return
     this.delivered++
+    this.#metrics.qos0Sent += message.counts
     // The same version and flags: the packet as it came is the packet to send.
     if (
       message.frameAt >= 0 &&
@@ -407,10 +512,15 @@ export class Session implements Watched {
 
   #send(link: Link, outgoing: Outgoing): void {
     const { message, qos, retain, identifiers } = outgoing
-    if (this.#tooLarge(link, message, qos, identifiers)) return
+    if (this.#tooLarge(link, message, qos, identifiers)) {
+      outgoing.entry?.forget()
+      return
+    }
     const packetId = this.#inflight.add(outgoing)
     this.#stamp(outgoing)
     this.delivered++
+    if (qos === 1) this.#metrics.qos1Sent += message.counts
+    else this.#metrics.qos2Sent += message.counts
     writePublish(link, message, (qos << 1) | (retain ? 1 : 0), packetId, identifiers)
   }
 
@@ -418,16 +528,25 @@ export class Session implements Watched {
     const { packetId, qos, received, message, retain, identifiers } = outgoing
     if (this.#inflight.get(packetId) === undefined) return // acknowledged meanwhile
     this.#stamp(outgoing)
-    if (received) link.out.acknowledge(0x62, packetId)
-    // The client may take less than before, [MQTT-3.1.2-24], [MQTT-3.1.2-25].
-    else if (this.#tooLarge(link, message, qos, identifiers)) this.#inflight.delete(packetId)
-    else writePublish(link, message, 8 | (qos << 1) | (retain ? 1 : 0), packetId, identifiers)
+    if (received) {
+      if (outgoing.entry?.isReleasing === true) return
+      this.#metrics.pubrelSent++
+      link.out.acknowledge(0x62, packetId)
+    } else if (this.#tooLarge(link, message, qos, identifiers)) {
+      this.#inflight.delete(packetId) // the client takes less than before [MQTT-3.1.2-24], [MQTT-3.1.2-25]
+      outgoing.entry?.forget()
+    } else {
+      if (qos === 1) this.#metrics.qos1Sent += message.counts
+      else this.#metrics.qos2Sent += message.counts
+      writePublish(link, message, 8 | (qos << 1) | (retain ? 1 : 0), packetId, identifiers)
+    }
   }
 
   #tooLarge(link: Link, message: Message, qos: number, identifiers: readonly number[] | undefined): boolean {
     if (link.maximumPacketSize === Number.POSITIVE_INFINITY) return false
     if (publishLength(link, message, qos, identifiers) <= link.maximumPacketSize) return false
     this.missed++
+    this.#metrics.droppedTooLarge++
     return true
   }
 }

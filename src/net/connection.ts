@@ -4,10 +4,10 @@
  * nothing or reads nothing, and why the connection ended. What the packets mean is
  * its handler's.
  */
-import { EventEmitter } from 'node:events'
 import type { Duplex } from 'node:stream'
 import type { EndReason, Peer } from '../hooks.js'
-import { type FrameFault, FrameReader, type Take } from '../wire/frame.js'
+import type { Metrics } from '../metrics.js'
+import { type FrameFault, FrameReader, PacketType, type Take } from '../wire/frame.js'
 import { type DeadlineWheel, now, type Watched } from './keepalive.js'
 import { Outbox } from './outbox.js'
 import { type Rate, RateLimit } from './rate-limit.js'
@@ -25,6 +25,8 @@ export interface Origin {
   readonly sendTimeout: number
   readonly sendTimeoutClose: boolean
   readonly rateLimit: Rate | undefined
+  /** Told once, when the connection is over and everything that its end brings is done. */
+  ended(reason: EndReason): void
 }
 
 export interface ConnectionOptions {
@@ -34,27 +36,38 @@ export interface ConnectionOptions {
   readonly idleTimeout: number
   /** Bytes that may wait for a peer that reads slowly. */
   readonly maxPending: number
+  readonly metrics: Metrics
 }
 
 /** Who knows what the packets mean. */
 export interface Handler {
   /** A whole packet; false: no more of them until resume(). */
-  readonly packet: Take
+  packet(bytes: Buffer, start: number, at: number, end: number): boolean
   /** The stream of bytes is wrong; the connection is about to end. */
   fault(fault: FrameFault, why: string): void
   /** There is room for what had to wait. */
   drained(): void
   /** What is still to be said to a peer whose connection ends for this reason. */
   lastWords(reason: EndReason): Buffer | undefined
+  /** Once, when the connection is over. */
+  closed(): void
 }
 
 /** How long a closing connection may take to send what it still has to say. */
 const lingerMs = 2000
 
-const nothing = Buffer.alloc(0)
-const connectHeader = 0x10
+const faultWords: Record<FrameFault, string> = {
+  malformed: 'malformed packet',
+  unexpected: 'a packet that only a server sends',
+  too_large: 'over mqtt.max_packet_size'
+}
 
-export class Connection extends EventEmitter<{ close: []; established: [] }> implements Watched {
+const nothing = Buffer.alloc(0)
+
+/** Whether a packet that begins so may be CONNECT: MQTT 3.1 leaves its flags open, but no QoS is 3, and TLS begins so. */
+const isConnect = (first: number): boolean => first >> 4 === PacketType.CONNECT && (first & 6) !== 6
+
+export class Connection implements Watched {
   readonly origin: Origin
   readonly out: Outbox
   readonly #transport: Duplex
@@ -76,15 +89,17 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
   readonly #rateLimit: RateLimit | undefined
   #holdBack: NodeJS.Timeout | undefined
   #stalled: NodeJS.Timeout | undefined
+  /** Most connections never stall. */
+  #hearsDrain = false
 
   constructor(transport: Duplex, origin: Origin, wheel: DeadlineWheel, options: ConnectionOptions) {
-    super()
     this.origin = origin
     this.out = new Outbox(
       transport,
       options.maxPending,
       () => this.#stall(),
-      () => this.#roomy()
+      () => this.#roomy(),
+      options.metrics
     )
     this.#transport = transport
     this.#options = options
@@ -97,10 +112,10 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
   start(handler: Handler): void {
     this.#handler = handler
     const transport = this.#transport
+    const gone = (): void => this.#gone('closed')
     transport.on('data', chunk => this.#received(chunk as Buffer))
-    transport.on('drain', () => this.#drained())
-    transport.once('end', () => this.#gone('closed'))
-    transport.once('close', () => this.#gone('closed'))
+    transport.on('end', gone)
+    transport.on('close', gone)
     transport.on('error', err => this.#gone(reasonOf(err)))
     this.#wheel.watch(this)
   }
@@ -131,14 +146,13 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
   established(keepAliveMs: number): void {
     this.#keepAliveMs = keepAliveMs
     this.#wheel.watch(this)
-    this.emit('established')
   }
 
   /** Ends the connection over something that the peer must not send. */
-  fault(why: string, reason: EndReason = 'protocol_error'): void {
+  fault(why: string, fault: FrameFault = 'malformed'): void {
     if (this.#closed) return
-    this.#handler?.fault(reason === 'packet_too_large' ? 'too_large' : 'malformed', why)
-    this.hangUp(reason)
+    this.#handler?.fault(fault, why)
+    this.hangUp(fault === 'too_large' ? 'packet_too_large' : 'protocol_error')
   }
 
   /** Ends the connection; the first reason given is the one that stays. What was written is still sent. */
@@ -155,7 +169,7 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
     clearTimeout(this.#holdBack)
     clearTimeout(this.#stalled)
     this.#closeTransport(reason)
-    process.nextTick(() => this.emit('close'))
+    process.nextTick(tellClosed, this)
   }
 
   /**
@@ -194,6 +208,12 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
     else this.hangUp(reason)
   }
 
+  /** The end of hangUp(), in the next tick: whoever hung up is not called back meanwhile. */
+  over(): void {
+    this.#handler?.closed()
+    this.origin.ended(this.#reason!)
+  }
+
   deadline(): number {
     if (this.#keepAliveMs === undefined) return this.#openedAt + this.#options.idleTimeout
     if (this.#keepAliveMs === 0) return Number.POSITIVE_INFINITY
@@ -208,6 +228,7 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
   #received(chunk: Buffer): void {
     if (this.#closed) return
     this.#heardAt = now()
+    this.out.metrics.bytesReceived += chunk.length
     if (this.#rateLimit !== undefined) this.#limitRate(this.#rateLimit, chunk.length)
     this.#read(chunk)
     this.#settleReading()
@@ -215,13 +236,12 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
 
   #read(chunk: Buffer): void {
     if (this.#busy) return this.#frames.hold(chunk)
-    if (!this.#hasSpoken && chunk[0] !== connectHeader) {
+    if (!this.#hasSpoken && !isConnect(chunk[0]!)) {
       return this.fault(guess(chunk) ?? 'the first packet is not CONNECT') // [MQTT-3.1.0-1]
     }
     this.#hasSpoken = true
     const fault = this.#frames.read(chunk, this.#take)
-    if (fault === 'too_large') this.fault('over mqtt.max_packet_size', 'packet_too_large')
-    else if (fault === 'malformed') this.fault('malformed packet')
+    if (fault !== undefined) this.fault(faultWords[fault], fault)
   }
 
   readonly #take: Take = (bytes, start, at, end) => {
@@ -250,6 +270,10 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
 
   /** The peer leaves what is sent to it unread. */
   #stall(): void {
+    if (!this.#hearsDrain) {
+      this.#hearsDrain = true
+      this.#transport.on('drain', () => this.#drained())
+    }
     const { sendTimeout, sendTimeoutClose } = this.origin
     if (!sendTimeoutClose || this.#closed) return
     this.#stalled ??= setTimeout(() => this.hangUp('send_timeout'), sendTimeout)
@@ -265,6 +289,8 @@ export class Connection extends EventEmitter<{ close: []; established: [] }> imp
     if (!this.#closed) this.#handler?.drained()
   }
 }
+
+const tellClosed = (connection: Connection): void => connection.over()
 
 function reasonOf({ code = '' }: NodeJS.ErrnoException): EndReason {
   if (code === 'ECONNRESET' || code === 'EPIPE') return 'closed'

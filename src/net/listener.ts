@@ -67,6 +67,8 @@ interface Arrival {
   readonly certificateName: string | undefined
 }
 
+const nothing = (): void => {}
+
 /** How long a peer may take to close its side when the broker stops. */
 const closingMs = 500
 
@@ -120,6 +122,7 @@ export class Listener {
       this.#unwatch()
       throw new BrokerError('UNAVAILABLE', await this.#cannotListen(cause as NodeJS.ErrnoException), { cause })
     }
+    if (this.#server.listenerCount('error') > 0) return // opened anew
     this.#server.on('error', err => this.#context.log.error('listener failed', { listener: this.name, err }))
   }
 
@@ -134,6 +137,16 @@ export class Listener {
     if (code === 'EADDRNOTAVAIL') return `${what}: this host has no such address`
     if (code === 'ENOTFOUND') return `${what}: no such host name`
     return `${what}: ${message}`
+  }
+
+  get listening(): boolean {
+    return this.#server.listening
+  }
+
+  /** Whether it is meant by `1883`, `127.0.0.1:1883` or what else info() says of where it listens. */
+  answersTo(where: string): boolean {
+    const { bind } = this.#options
+    return where === showAddress(bind) || where === this.info().bind
   }
 
   get port(): number {
@@ -170,7 +183,7 @@ export class Listener {
 
   #accept(socket: net.Socket): void {
     const { maxClients, proxyProtocol, proxyProtocolTimeout } = this.#options
-    socket.on('error', () => {}) // until there is a connection that wants to know
+    socket.on('error', nothing) // until there is a connection that wants to know
     if (this.#sockets.size >= maxClients) {
       if (!this.#crowded) this.#context.log.warning('max_clients reached', { listener: this.name, maxClients })
       this.#crowded = true
@@ -178,10 +191,11 @@ export class Listener {
       return
     }
     this.#sockets.add(socket)
-    const ends = endsOf(socket)
-    socket.once('close', () => {
+    const isPlain = this.#tls === undefined && this.#http === undefined
+    const ends = isPlain ? '' : endsOf(socket)
+    socket.on('close', () => {
       this.#sockets.delete(socket)
-      this.#arrivals.delete(ends)
+      if (!isPlain) this.#arrivals.delete(ends)
       if (this.#sockets.size < maxClients * 0.9) this.#crowded = false
     })
     const peer = { address: undressed(socket.remoteAddress ?? ''), port: socket.remotePort ?? 0 }
@@ -199,7 +213,7 @@ export class Listener {
     const { socket, peer } = arrival
     if (!this.#allowed(peer.address)) return this.#turnAway(socket, peer, 'denied by an access rule')
     if (this.#context.banned?.(peer.address)) return this.#turnAway(socket, peer, 'banned')
-    this.#arrivals.set(endsOf(socket), arrival)
+    if (this.#tls !== undefined || this.#http !== undefined) this.#arrivals.set(endsOf(socket), arrival)
     if (this.#tls !== undefined) {
       this.#expect(arrival, 'TLS handshake', this.#options.tls!.handshakeTimeout)
       this.#tls.emit('connection', socket)
@@ -231,7 +245,7 @@ export class Listener {
   #hand(transport: Duplex, { socket, peer, isKnown, certificateName }: Arrival, ownOrigin: boolean): Connection {
     clearTimeout(this.#patience.get(socket))
     const { mountpoint, sendTimeout, sendTimeoutClose, rateLimit, peerCertAsUsername } = this.#options
-    const connection = this.#context.establish(transport, {
+    return this.#context.establish(transport, {
       peer,
       local: ownOrigin && isKnown && isLoopback(peer.address),
       listener: this.name,
@@ -239,13 +253,13 @@ export class Listener {
       mountpoint,
       sendTimeout,
       sendTimeoutClose,
-      rateLimit
+      rateLimit,
+      ended: this.#ended
     })
-    connection.once('close', () => {
-      const reason = connection.reason ?? 'closed'
-      if (!quiet.has(reason)) this.#shutdowns.set(reason, (this.#shutdowns.get(reason) ?? 0) + 1)
-    })
-    return connection
+  }
+
+  readonly #ended = (reason: EndReason): void => {
+    if (!quiet.has(reason)) this.#shutdowns.set(reason, (this.#shutdowns.get(reason) ?? 0) + 1)
   }
 
   // ── TLS ────────────────────────────────────────────────────────────────────

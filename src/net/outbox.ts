@@ -5,6 +5,7 @@
  * one setImmediate.
  */
 import type { Writable } from 'node:stream'
+import type { Metrics } from '../metrics.js'
 import type { Tap } from '../trace.js'
 import { copyBytes } from '../wire/encode.js'
 
@@ -15,12 +16,22 @@ const mostAtOnce = 16 * 1024 * 1024
 
 let dirty: Outbox[] = []
 let scheduled = false
+let scheduledAt = 0
 
 function flushAll(): void {
   scheduled = false
+  const from = scheduledAt
   const batch = dirty
   dirty = []
-  for (const outbox of batch) outbox.flush()
+  let { metrics } = batch[0]!
+  for (const outbox of batch) {
+    if (outbox.metrics !== metrics) {
+      metrics.flushed(performance.now() - from) // another broker in this process
+      metrics = outbox.metrics
+    }
+    outbox.flush()
+  }
+  metrics.flushed(performance.now() - from)
 }
 
 export class Outbox {
@@ -29,6 +40,7 @@ export class Outbox {
   length = 0
   /** Sees the packets of both directions go by; mostly nobody. */
   tap: Tap | undefined = undefined
+  readonly metrics: Metrics
   readonly #transport: Writable
   readonly #limit: number
   readonly #stalled: () => void
@@ -43,7 +55,8 @@ export class Outbox {
    * @param stalled called when the transport takes no more for now.
    * @param roomy called after callWhenRoomy().
    */
-  constructor(transport: Writable, limit: number, stalled: () => void, roomy: () => void) {
+  constructor(transport: Writable, limit: number, stalled: () => void, roomy: () => void, metrics: Metrics) {
+    this.metrics = metrics
     this.#transport = transport
     this.#limit = limit
     this.#stalled = stalled
@@ -79,6 +92,7 @@ export class Outbox {
     dirty.push(this)
     if (!scheduled) {
       scheduled = true
+      scheduledAt = performance.now()
       setImmediate(flushAll)
     }
   }
@@ -117,6 +131,7 @@ export class Outbox {
     this.#dirty = false
     if (this.length === 0 || this.#closed) return
     const bytes = this.bytes.subarray(0, this.length)
+    this.metrics.bytesSent += bytes.length
     this.bytes = none
     this.length = 0
     if (this.tap !== undefined) this.tap.sent(bytes)

@@ -102,7 +102,7 @@ export default plugin({
       if (password === undefined || password.length === 0) return { answer: 'deny', why: 'no password' }
       const row = (await database.ask('auth_query', client))?.rows[0]
       if (row === undefined) {
-        log.debug('no such user', { username })
+        log.debug('no such user', { clientId: client.clientId, username })
         return { answer: 'ignore', why: 'no such user' }
       }
       const [stored = null, salt = null] = row
@@ -111,7 +111,7 @@ export default plugin({
         (await verifyPassword(options.passwordHash, password, String(stored), salt === null ? undefined : String(salt)))
       if (!right) {
         const why = stored === null ? 'the user has no password' : 'wrong password'
-        log.debug(why, { username })
+        log.debug(why, { clientId: client.clientId, username })
         return { answer: 'deny', why }
       }
       return { answer: (await isSuperuser(client)) ? 'superuser' : 'allow' }
@@ -296,7 +296,9 @@ class Database {
       const lost = isLost(err)
       if (!lost) this.#ended('connection')
       if (err instanceof pg.DatabaseError && unfit.has(err.code ?? '')) {
-        this.#context.log.debug(`PostgreSQL cannot compare a value of ${keyOf(name)}: ${err.message}`)
+        this.#context.log.debug(`PostgreSQL cannot compare a value of ${keyOf(name)}: ${err.message}`, {
+          clientId: client.clientId
+        })
         return undefined
       }
       const why = explain(err, this.#context.options, name, query)

@@ -66,6 +66,7 @@ export default plugin({
     function converse(): Conversation {
       const exchange = new ScramExchange({ find: name => file.users.get(name), iterations })
       let isBegun = false
+      let clientId = ''
       const hear = (data: Buffer | undefined): Turn => {
         if (broken !== undefined) throw broken
         try {
@@ -79,11 +80,17 @@ export default plugin({
           return { result: 'success', data: words, username, superuser: superusers.has(username) }
         } catch (err) {
           if (!(err instanceof ScramError)) throw err
-          log.debug(err.message, { username: exchange.username })
+          log.debug(err.message, { clientId, username: exchange.username })
           return { result: 'refuse' }
         }
       }
-      return { start: (_client, data) => hear(data), next: hear }
+      return {
+        start: (client, data) => {
+          clientId = client.clientId
+          return hear(data)
+        },
+        next: hear
+      }
     }
 
     function readable(): void {

@@ -27,12 +27,15 @@ export const PacketType = {
 
 export type QoS = 0 | 1 | 2
 
-export type FrameFault = 'malformed' | 'too_large'
+export type FrameFault = 'malformed' | 'unexpected' | 'too_large'
 
-/** Flags that a client's packet of each type must carry [MQTT-2.1.3-1]; -1: any; undefined: not a client's packet. */
+/**
+ * Flags that a client's packet of each type must carry [MQTT-2.1.3-1]; -1: any but QoS 3; undefined: not a client's
+ * packet. MQTT 3.1 has no rule for CONNECT's, and DUP on what is sent again (2): strayFlags() is for the later ones.
+ */
 const flagsOf: readonly (number | undefined)[] = [
   undefined, // 0 is reserved
-  0, // CONNECT
+  -1, // CONNECT
   undefined,
   -1, // PUBLISH
   0,
@@ -48,6 +51,9 @@ const flagsOf: readonly (number | undefined)[] = [
   0, // DISCONNECT
   0 // AUTH
 ]
+
+/** Flags of a packet other than PUBLISH that only MQTT 3.1 lets it have. */
+export const strayFlags = (first: number): boolean => (first >> 4 === PacketType.CONNECT ? first & 15 : first & 8) !== 0
 
 /** What a packet's owner wants next: the following packet, or to be left alone until resume(). */
 export type Take = (bytes: Buffer, start: number, at: number, end: number) => boolean
@@ -97,7 +103,8 @@ export class FrameReader {
     while (at < bytes.length) {
       const first = bytes[at]!
       const flags = flagsOf[first >> 4]
-      if (flags === undefined || (flags !== -1 && flags !== (first & 15))) return 'malformed'
+      if (flags === undefined) return first < 16 ? 'malformed' : 'unexpected' // the server's packets, section 2.1.2
+      if (flags !== -1 && flags !== (first & (flags === 2 ? 7 : 15))) return 'malformed'
       if (flags === -1 && (first & 6) === 6) return 'malformed' // QoS 3 [MQTT-3.3.1-4]
       if (at + 1 === bytes.length) break
       let body = at + 2

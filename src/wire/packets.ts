@@ -4,7 +4,7 @@
  * passes here holds nothing that the rest of the broker need doubt.
  */
 
-import type { QoS } from './frame.js'
+import { PacketType, type QoS } from './frame.js'
 import { encodeProperties, In, lengthBytes, type Properties, readProperties } from './properties.js'
 import { Reader } from './reader.js'
 import { malformed, PacketError, protocolError, Reason, type ReasonCode } from './reason-codes.js'
@@ -120,7 +120,7 @@ export function readSubscribe(bytes: Buffer, at: number, end: number, version: V
     const retainHandling = (options >> 4) & 3
     if (retainHandling === 3) throw protocolError('retain handling 3')
     const noLocal = (options & 4) !== 0
-    if (!isTopicFilter(filter)) throw new PacketError(Reason.TOPIC_FILTER_INVALID, 'topic filter') // [MQTT-4.7.1-2]
+    if (!isTopicFilter(filter)) throw malformed('topic filter') // [MQTT-4.7.1-2]; 0x8F is for one that is well-formed
     if (noLocal && splitShared(filter).group !== undefined) throw protocolError('no local on a shared subscription') // [MQTT-3.8.3-4]
     requests.push({
       filter,
@@ -141,15 +141,24 @@ export function readUnsubscribe(bytes: Buffer, at: number, end: number, version:
   const filters: string[] = []
   while (reader.left > 0) {
     const filter = reader.text()
-    if (!isTopicFilter(filter)) throw new PacketError(Reason.TOPIC_FILTER_INVALID, 'topic filter')
+    if (!isTopicFilter(filter)) throw malformed('topic filter')
     filters.push(filter)
   }
   if (filters.length === 0) throw protocolError('UNSUBSCRIBE without a filter') // [MQTT-3.10.3-2]
   return { packetId: id, filters }
 }
 
+/** Of PUBACK and PUBREC (3.4.2.1), then of PUBREL and PUBCOMP (3.6.2.1). */
+const answers = new Set<number>([
+  ...[Reason.SUCCESS, Reason.NO_MATCHING_SUBSCRIBERS, Reason.UNSPECIFIED_ERROR, Reason.IMPLEMENTATION_SPECIFIC_ERROR],
+  ...[Reason.NOT_AUTHORIZED, Reason.TOPIC_NAME_INVALID, Reason.PACKET_IDENTIFIER_IN_USE],
+  ...[Reason.QUOTA_EXCEEDED, Reason.PAYLOAD_FORMAT_INVALID]
+])
+const releases = new Set<number>([Reason.SUCCESS, Reason.PACKET_IDENTIFIER_NOT_FOUND])
+
 /** PUBACK, PUBREC, PUBREL, PUBCOMP that say more than a packet identifier. */
 export function readAck(
+  type: number,
   bytes: Buffer,
   at: number,
   end: number,
@@ -160,6 +169,8 @@ export function readAck(
   let reason = 0
   if (version === 5 && reader.left > 0) {
     reason = reader.byte()
+    const known = type === PacketType.PUBACK || type === PacketType.PUBREC ? answers : releases
+    if (!known.has(reason)) throw protocolError(`reason code ${reason}`) // [MQTT-3.4.2-1], [MQTT-3.6.2-1]
     if (reader.left > 0) readProperties(reader, In.ACK)
   }
   reader.done()
@@ -239,7 +250,8 @@ export function ackWithReason(header: number, id: number, reason: ReasonCode): B
 
 /** Of MQTT 5; the server sends no other. */
 export function disconnect(reason: ReasonCode, properties: Properties = {}): Buffer {
-  return packet(0xe0, Buffer.from([reason]), withProperties(properties))
+  const bytes = encodeProperties(properties)
+  return packet(0xe0, Buffer.from([reason]), ...(bytes.length > 0 ? [lengthBytes(bytes.length), bytes] : []))
 }
 
 /** Of MQTT 5, with the method of CONNECT [MQTT-4.12.0-5]. */

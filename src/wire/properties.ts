@@ -29,7 +29,7 @@ const table = [
   ['contentType', 0x03, 'text', message],
   ['responseTopic', 0x08, 'text', message],
   ['correlationData', 0x09, 'binary', message],
-  ['subscriptionIdentifier', 0x0b, 'length', In.SUBSCRIBE], // in PUBLISH only from us [MQTT-3.3.4-6]
+  ['subscriptionIdentifier', 0x0b, 'length', In.SUBSCRIBE | In.PUBLISH],
   ['sessionExpiryInterval', 0x11, 'uint32', In.CONNECT | In.CONNACK | In.DISCONNECT],
   ['assignedClientIdentifier', 0x12, 'text', In.CONNACK],
   ['serverKeepAlive', 0x13, 'uint16', In.CONNACK],
@@ -72,13 +72,15 @@ const byName = new Map<string, Entry>(table.map(entry => [entry[0], entry]))
 const forbidZero = new Set(['receiveMaximum', 'maximumPacketSize', 'subscriptionIdentifier'])
 
 /**
- * Reads the properties of a packet, their length first. `each` is told where one begins and ends.
- * One twice, or where it may not stand, is a protocol error (section 4.13).
+ * Reads the properties of a packet, their length first. `each` is told where one begins and ends. User properties,
+ * which say nothing to the broker, can be left out of what is returned; they are checked all the same.
+ * One that may not stand there makes the packet malformed (section 2.2.2.2); one twice is a protocol error.
  */
 export function readProperties(
   reader: Reader,
   packet: number,
-  each?: (id: number, from: number, to: number) => void
+  each?: (id: number, from: number, to: number) => void,
+  leaveOutPairs = false
 ): Properties {
   const length = reader.length()
   if (length > reader.left) throw malformed('properties run past the packet')
@@ -90,13 +92,17 @@ export function readProperties(
     const entry = byId.get(id)
     if (entry === undefined) throw malformed(`no such property: ${id}`)
     const [name, , kind, packets] = entry
-    if ((packets & packet) === 0) throw protocolError(`property ${name} does not belong there`) // as mosquitto has it; the text says 0x81
-    if (kind === 'pair') {
+    if ((packets & packet) === 0) throw malformed(`property ${name} does not belong there`)
+    if (kind === 'pair' && leaveOutPairs) {
+      reader.skipText()
+      reader.skipText()
+    } else if (kind === 'pair') {
       found[name] ??= []
       ;(found[name] as [string, string][]).push([reader.text(), reader.text()])
     } else {
       if (Object.hasOwn(found, name)) throw protocolError(`property ${name} twice`)
       found[name] = readValue(reader, kind)
+      if (reader.at > end) throw malformed('a property runs past the others')
       if (kind === 'flag' && (found[name] as number) > 1) throw protocolError(`property ${name} is neither 0 nor 1`)
       if (found[name] === 0 && forbidZero.has(name)) throw protocolError(`property ${name} is 0`)
     }

@@ -60,9 +60,12 @@ export class Reader {
   skipText(): void {
     const length = this.uint16()
     this.#need(length)
-    const text = this.bytes.subarray(this.at, this.at + length)
-    if (!isUtf8(text) || text.includes(0)) throw malformed('text that is not UTF-8')
-    this.at += length
+    const end = this.at + length
+    if (!isAscii(this.bytes, this.at, end)) {
+      const text = this.bytes.subarray(this.at, end)
+      if (!isUtf8(text) || text.includes(0)) throw malformed('text that is not UTF-8')
+    }
+    this.at = end
   }
 
   /** Two bytes of length and as many of data; a view. */
@@ -81,4 +84,14 @@ export class Reader {
   #need(n: number): void {
     if (this.end - this.at < n) throw malformed('packet is too short')
   }
+}
+
+/** Short and without anything to look at more closely: most text is, and a call to isUtf8() costs more than to see it. */
+function isAscii(bytes: Buffer, start: number, end: number): boolean {
+  if (end - start > 64) return false
+  for (let i = start; i < end; i++) {
+    const byte = bytes[i]!
+    if (byte === 0 || byte > 127) return false
+  }
+  return true
 }

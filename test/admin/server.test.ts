@@ -142,7 +142,7 @@ test('a follower that does not read does not fill the broker’s memory, and is 
   socket.write('GET /log HTTP/1.1\r\nhost: admin\r\n\r\n')
   await new Promise(resolve => socket.once('data', resolve))
   socket.pause()
-  for (let i = 0; i < 1000; i++) server.log.info('x'.repeat(100_000))
+  for (let i = 0; i < 1000; i++) server.log.info(`${i}${'x'.repeat(100_000)}`)
   let seen = ''
   socket.on('data', chunk => {
     seen = (seen + String(chunk)).slice(-10_000)

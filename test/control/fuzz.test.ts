@@ -1,10 +1,11 @@
 /**
  * Good packets made bad in many ways, and bytes that never were packets: whatever comes, the broker goes on
- * serving. The seed is fixed, so that a failure comes again; FUZZ_SEED and FUZZ_CONNECTIONS try others.
+ * serving, and says nothing that a server must not say. The seed is fixed, so that a failure comes again; FUZZ_SEED and FUZZ_CONNECTIONS try others.
  */
 import assert from 'node:assert/strict'
 import net from 'node:net'
 import { test } from 'node:test'
+import { parser } from 'mqtt-packet'
 import {
   client,
   disconnect,
@@ -147,12 +148,52 @@ function script(version: number): Buffer[] {
   return [bytes.subarray(0, cut), bytes.subarray(cut)]
 }
 
-async function attack(port: number): Promise<void> {
+/** The flags of what a server sends; undefined: not a server's packet. */
+const serversFlags = [undefined, undefined, 0, -1, 0, 0, 2, 0, undefined, 0, undefined, 0, undefined, 0, 0, undefined]
+
+/** What is wrong with all that the broker said on a connection, whose last packet may be cut off. */
+function wrongIn(said: Buffer, version: number): string | undefined {
+  let accepted = false
+  for (let at = 0; at + 1 < said.length; ) {
+    const type = said[at]! >> 4
+    const flags = serversFlags[type]
+    if (flags === undefined || (flags !== -1 && flags !== (said[at]! & 15))) return `header ${said[at]!.toString(16)}`
+    if (type === 14 && version < 5) return 'DISCONNECT to MQTT 3'
+    if (accepted !== (type !== 2)) return accepted ? 'a second CONNACK [MQTT-3.2.0-2]' : 'before CONNACK [MQTT-3.2.0-1]'
+    let body = at + 1
+    let length = 0
+    for (let shift = 0; body < said.length; shift += 7) {
+      length |= (said[body]! & 127) << shift
+      if (said[body++]! < 128) break
+    }
+    at = body + length
+    if (at > said.length) return undefined
+    if (type === 2 && said[body]! > 1) return 'flags of CONNACK [MQTT-3.2.2-1]'
+    if (type === 2 && said[body + 1] !== 0 && at < said.length) return 'behind a refusal [MQTT-3.2.2-7]'
+    if (type === 2 && said[body + 1] !== 0 && said[body] !== 0) return 'a session in a refusal [MQTT-3.2.2-6]'
+    if (type === 14 && at < said.length) return 'behind DISCONNECT [MQTT-3.14.4-1]'
+    accepted = true
+  }
+  let fault: string | undefined
+  const reader = parser({ protocolVersion: version as 3 | 4 | 5 })
+  reader.on('error', (err: Error) => {
+    fault ??= err.message
+  })
+  reader.on('packet', ({ cmd, topic }: { cmd: string; topic?: string }) => {
+    if (cmd === 'publish' && /[+#\0]/.test(topic!)) fault ??= `PUBLISH to ${topic}`
+  })
+  reader.parse(said)
+  return fault
+}
+
+async function attack(port: number, wrong: string[]): Promise<void> {
   const socket = net.connect(port, '127.0.0.1')
-  socket.on('error', () => {}).resume()
+  const said: Buffer[] = []
+  socket.on('error', () => {}).on('data', chunk => said.push(chunk as Buffer))
   const closed = next(socket, 'close')
   const version = pick([3, 4, 4, 5, 5, 5])
-  if (roll(1) < 0.85) {
+  const introduced = roll(1) < 0.85
+  if (introduced) {
     const flags = pick([0, 2])
     const name = version === 3 ? 'MQIsdp' : 'MQTT'
     const promises = version < 5 ? [] : [pick([Buffer.from([0]), Buffer.from([5, 0x11, 0, 0, 0, upTo(3)])])]
@@ -169,6 +210,8 @@ async function attack(port: number): Promise<void> {
   await closed
   clearTimeout(late)
   clearTimeout(never)
+  const fault = introduced ? wrongIn(Buffer.concat(said), version) : undefined
+  if (fault !== undefined) wrong.push(`${fault}: MQTT ${version}, ${Buffer.concat(said).toString('hex')}`)
 }
 
 test(`Broker outlives up to ${connections} connections that send nonsense (seed ${seed})`, async t => {
@@ -178,10 +221,11 @@ test(`Broker outlives up to ${connections} connections that send nonsense (seed 
   process.on('uncaughtExceptionMonitor', note).on('warning', note)
   t.after(() => process.off('uncaughtExceptionMonitor', note).off('warning', note))
 
+  const wrong: string[] = []
   let left = connections
   const enough = performance.now() + 4000 // on a busy machine they are fewer
   const attackers = Array.from({ length: atOnce }, async () => {
-    while (left-- > 0 && performance.now() < enough) await attack(running.port)
+    while (left-- > 0 && performance.now() < enough) await attack(running.port, wrong)
   })
   await Promise.all(attackers)
 
@@ -192,6 +236,7 @@ test(`Broker outlives up to ${connections} connections that send nonsense (seed 
   assert.equal((await message)[0], 'good/1')
   await until('the others are gone', () => running.server.broker.connectionCount === 1)
   assert.deepEqual(bugs, [])
+  assert.deepEqual(wrong, [])
   const errors = running.log.filter(line => /\[(error|critical)\]|(Type|Range|Reference|Assertion)Error/.test(line))
   assert.deepEqual(errors, [])
 })

@@ -106,6 +106,11 @@ describe('MQTT 5', { concurrency: 12 }, () => {
       ['bytes behind the payload', rawConnect(2, [], text('a'), 0), 0x81],
       ['NUL in the client identifier [MQTT-1.5.4-2]', rawConnect(2, [], text('a\0b')), 0x81],
       ['a surrogate in the client identifier [MQTT-1.5.4-1]', rawConnect(2, [], 0, 3, 0xed, 0xa0, 0x80), 0x81],
+      [
+        'flags of the fixed header [MQTT-2.1.3-1]',
+        Buffer.concat([Buffer.from([0x12]), rawConnect(2, [], text('a')).subarray(1)]),
+        0x81
+      ],
       ['unknown property', rawConnect(2, Buffer.from([2, 0x7f, 0]), text('a')), 0x81],
       ['truncated properties', rawConnect(2, Buffer.from([200, 1, 0x21]), text('a')), 0x81],
       [
@@ -128,8 +133,8 @@ describe('MQTT 5', { concurrency: 12 }, () => {
         ),
         0x82
       ],
-      ['a property of PUBLISH (2.2.2.2)', rawConnect(2, [[0x23, 1]], text('a')), 0x82],
-      ['Will Delay outside the will (2.2.2.2)', rawConnect(2, [[0x18, 1]], text('a')), 0x82],
+      ['a property of PUBLISH (2.2.2.2)', rawConnect(2, [[0x23, 1]], text('a')), 0x81],
+      ['Will Delay outside the will (2.2.2.2)', rawConnect(2, [[0x18, 1]], text('a')), 0x81],
       ['Authentication Data without a method (3.1.2.11.10)', rawConnect(2, [[0x16, 'x']], text('a')), 0x82],
       ['authentication method [MQTT-4.12.0-1]', rawConnect(2, [[0x15, 'SCRAM']], text('a')), 0x8c],
       ['client identifier too long [MQTT-3.1.3-8]', rawConnect(2, [], text(longId)), 0x85],
@@ -226,9 +231,9 @@ describe('MQTT 5', { concurrency: 12 }, () => {
     const rows: [title: string, bytes: Buffer, code: number][] = [
       ['type 0 (2.1.2)', packet(0x00), 0x81],
       ...[2, 9, 11, 13].map((type): [string, Buffer, number] => [
-        `type ${type}, a server's packet`,
+        `type ${type}, a server's packet (4.13.1)`,
         packet(type << 4, id(1), 0),
-        0x81
+        0x82
       ]),
       ['remaining length of five bytes (1.5.5)', Buffer.from([0x30, 0x80, 0x80, 0x80, 0x80, 0x01]), 0x81],
       ['larger than Maximum Packet Size [MQTT-3.2.2-15]', p.publication('bad/t', Buffer.alloc(128 * 1024)), 0x95],
@@ -286,7 +291,7 @@ describe('MQTT 5', { concurrency: 12 }, () => {
       ['PUBLISH with a subscription identifier [MQTT-3.3.4-6]', publication([[0x0b, 1]]), 0x82],
       ['PUBLISH, response topic with a wildcard [MQTT-3.3.2-14]', publication([[0x08, 'a/#']]), 0x82],
       ['PUBLISH, truncated response topic', pub([0x08, 0, 9, 0x61]), 0x81],
-      ['PUBLISH with a property of CONNECT', publication([[0x11, 1]]), 0x82],
+      ['PUBLISH with a property of CONNECT (2.2.2.2)', publication([[0x11, 1]]), 0x81],
       ['PUBLISH with an unknown property', pub([0x7f, 0]), 0x81],
       ['PUBLISH, properties run past the packet', packet(0x30, text('bad/t'), 100, 0x01), 0x81],
       ['PUBLISH, user property with NUL [MQTT-1.5.4-2]', publication([[0x26, ['a', '\0']]]), 0x81],
@@ -296,9 +301,15 @@ describe('MQTT 5', { concurrency: 12 }, () => {
       ['PUBACK with packet identifier 0', p.ack(4, 0), 0x82],
       ['PUBACK too short', packet(0x40, 1), 0x81],
       ['PUBREL with wrong flags [MQTT-3.6.1-1]', packet(0x60, id(1)), 0x81],
-      ['PUBREC with a property of CONNECT', packet(0x50, id(1), 0, propertyBytes([[0x21, 1]])), 0x82],
+      ['PUBREC with a property of CONNECT (2.2.2.2)', packet(0x50, id(1), 0, propertyBytes([[0x21, 1]])), 0x81],
+      ['PUBREL with DUP [MQTT-3.6.1-1]', packet(0x6a, id(1)), 0x81],
+      ['PUBACK with a reason code of another packet [MQTT-3.4.2-1]', packet(0x40, id(1), 0x92), 0x82],
+      ['PUBREC with a reason code that there is not [MQTT-3.5.2-1]', packet(0x50, id(1), 0xff), 0x82],
+      ['PUBREL with a reason code of another packet [MQTT-3.6.2-1]', packet(0x62, id(1), 0x10), 0x82],
+      ['PUBCOMP with a reason code of another packet [MQTT-3.7.2-1]', packet(0x70, id(1), 0x80), 0x82],
 
       ['SUBSCRIBE with wrong flags [MQTT-3.8.1-1]', packet(0x80, id(1), 0, text('bad/a'), 0), 0x81],
+      ['SUBSCRIBE with DUP [MQTT-3.8.1-1]', packet(0x8a, id(1), 0, text('bad/a'), 0), 0x81],
       ['SUBSCRIBE with packet identifier 0 [MQTT-2.2.1-3]', packet(0x82, id(0), 0, text('bad/a'), 0), 0x82],
       ['SUBSCRIBE without a filter [MQTT-3.8.3-2]', packet(0x82, id(1), 0), 0x82],
       ['SUBSCRIBE without options', packet(0x82, id(1), 0, text('bad/a')), 0x81],
@@ -319,21 +330,27 @@ describe('MQTT 5', { concurrency: 12 }, () => {
         (filter): [string, Buffer, number] => [
           `SUBSCRIBE to "${filter}" [MQTT-4.7.1-1], [MQTT-4.7.1-2], [MQTT-4.8.2-2]`,
           subscribe(filter),
-          0x8f
+          0x81
         ]
       ),
 
       ['UNSUBSCRIBE with wrong flags [MQTT-3.10.1-1]', packet(0xa0, id(1), 0, text('a')), 0x81],
       ['UNSUBSCRIBE without a filter [MQTT-3.10.3-2]', packet(0xa2, id(1), 0), 0x82],
       ['UNSUBSCRIBE with packet identifier 0', packet(0xa2, id(0), 0, text('a')), 0x82],
-      ['UNSUBSCRIBE from a#', p.unsubscription(['a#']), 0x8f],
+      ['UNSUBSCRIBE from a#', p.unsubscription(['a#']), 0x81],
+      [
+        'UNSUBSCRIBE with a property of SUBSCRIBE (2.2.2.2)',
+        packet(0xa2, id(1), propertyBytes([[0x0b, 1]]), text('a')),
+        0x81
+      ],
+      ['UNSUBSCRIBE with DUP [MQTT-3.10.1-1]', packet(0xaa, id(1), 0, text('a')), 0x81],
 
       [
         'DISCONNECT with a session expiry where CONNECT had 0 [MQTT-3.14.2-2]',
         packet(0xe0, 0, propertyBytes([[0x11, 5]])),
         0x82
       ],
-      ['DISCONNECT with a property of CONNECT', packet(0xe0, 0, propertyBytes([[0x21, 5]])), 0x82],
+      ['DISCONNECT with a property of CONNECT', packet(0xe0, 0, propertyBytes([[0x21, 5]])), 0x81],
       ['DISCONNECT with wrong flags [MQTT-3.14.1-1]', packet(0xe1), 0x81]
     ]
     const wrong: string[] = []

@@ -182,6 +182,24 @@ test('Hub.route() spares a client its own message if it is to be local nowhere [
   }
 })
 
+test('Hub.route() gives a client its own message by the filters that are not no-local alone [MQTT-3.8.3-3], [MQTT-3.3.4-4]', () => {
+  const hub = hubOf()
+  const a = member(hub, 'a', 'other')
+  const heard = (from: string): unknown => {
+    const at = a.peer.taken()
+    hub.route(message('x', 't', from))
+    return [...at, ...a.peer.taken()].map(({ qos, identifiers }) => [qos, identifiers?.toSorted()])
+  }
+  const options = { subscriber: a.session, retainAsPublished: false } as const
+  hub.subscribe({ ...options, filter: 't', qos: 2, noLocal: true, identifier: 1 })
+  hub.subscribe({ ...options, filter: '#', qos: 0, noLocal: false, identifier: 2 })
+  assert.deepEqual([heard('a'), heard('b')], [[[0, [2]]], [[1, [1, 2]]]])
+  hub.subscribe({ ...options, filter: '+', qos: 1, noLocal: false, identifier: 3 })
+  assert.deepEqual(heard('a'), [[1, [2, 3]]])
+  hub.unsubscribe(a.session, 't')
+  assert.deepEqual(heard('a'), [[1, [2, 3]]])
+})
+
 test('Hub.route() keeps RETAIN for those that asked for it as published [MQTT-3.3.1-12] [MQTT-3.3.1-13]', () => {
   const hub = hubOf()
   const a = member(hub, 'a', 't')

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import fc from 'fast-check'
-import { type Match, Router, type Subscription } from '../../src/delivery/router.js'
+import { type Match, type Route, Router, type Subscription } from '../../src/delivery/router.js'
 import type { QoS } from '../../src/wire/frame.js'
 import { isTopicFilter, isTopicName, matches, splitShared } from '../../src/wire/topic.js'
 
@@ -21,10 +23,13 @@ const asked = (
 
 /** A match without its order, which says nothing. */
 function plain({ routes, groups }: Match<string>) {
+  const ordered = (route: Route<string>): object => ({
+    ...route,
+    identifiers: [...(route.identifiers ?? [])].sort((a, b) => a - b),
+    own: route.own === undefined ? undefined : ordered(route.own)
+  })
   return {
-    routes: routes
-      .map(route => ({ ...route, identifiers: [...(route.identifiers ?? [])].sort((a, b) => a - b) }))
-      .sort((a, b) => (a.subscriber < b.subscriber ? -1 : 1)),
+    routes: routes.toSorted((a, b) => (a.subscriber < b.subscriber ? -1 : 1)).map(ordered),
     groups: groups
       .map(({ name, members }) => `${name} ${members.map(m => `${m.subscriber} ${m.filter} ${m.qos}`).join()}`)
       .sort()
@@ -62,16 +67,19 @@ class NaiveRouter {
     }
     return plain({
       routes: [...new Set(own.map(({ subscriber }) => subscriber))].map(subscriber => {
-        const mine = own.filter(one => one.subscriber === subscriber)
-        return {
+        const routeOf = (mine: Subscription<string>[], own: Route<string> | undefined): Route<string> => ({
           subscriber,
           qos: Math.max(...mine.map(({ qos }) => qos)) as QoS,
           noLocal: mine.every(({ noLocal }) => noLocal),
           retainAsPublished: mine.some(({ retainAsPublished }) => retainAsPublished),
-          identifiers: mine.map(({ identifier }) => identifier).filter(identifier => identifier !== 0)
-        }
+          identifiers: mine.map(({ identifier }) => identifier).filter(identifier => identifier !== 0),
+          own
+        })
+        const mine = own.filter(one => one.subscriber === subscriber)
+        const local = mine.filter(({ noLocal }) => !noLocal)
+        return routeOf(mine, local.length % mine.length === 0 ? undefined : routeOf(local, undefined))
       }),
-      groups: [...groups].map(([filter, members]) => ({ name: splitShared(filter).group!, members, cursor: 0 }))
+      groups: [...groups].map(([filter, members]) => ({ name: splitShared(filter).group!, filter, members, cursor: 0 }))
     })
   }
 }
@@ -226,4 +234,32 @@ test('Router.remove() leaves the place of a group with the member that it stood 
   group.cursor = 2
   router.remove('a', '$share/g/t')
   assert.equal(group.members[group.cursor]?.subscriber, 'c')
+})
+
+test('Router takes "a" and "$local/a" of one client for two subscriptions, and gives it one route', () => {
+  const router = new Router<string>()
+  assert.equal(router.add(asked('s', 'a')), true)
+  assert.equal(router.add(asked('s', '$local/a', { qos: 1 })), true)
+  assert.equal(router.add(asked('s', '$local/a', { qos: 2 })), false)
+  assert.deepEqual([router.size, router.match('a').routes.map(({ qos }) => qos)], [2, [2]])
+  assert.equal(router.remove('s', '$local/a'), true)
+  assert.deepEqual([router.size, router.match('a').routes.map(({ qos }) => qos)], [1, [0]])
+  assert.deepEqual([router.remove('s', '$local/a'), router.remove('s', 'a'), router.size], [false, true, 0])
+})
+
+test("Router.add() needs few bytes for a filter that is one client's own", () => {
+  setFlagsFromString('--expose-gc')
+  const gc = runInNewContext('gc') as () => void
+  gc()
+  const before = process.memoryUsage().heapUsed
+  const router = new Router<string>()
+  const all = 50_000
+  for (let i = 0; i < all; i++) {
+    const filter = `site/${i % 100}/device/${i}/${i % 10 === 0 ? '+' : 'state'}`
+    router.add(asked('s', Buffer.from(filter).toString())) // a string of its own, as from the wire
+  }
+  gc()
+  const each = (process.memoryUsage().heapUsed - before) / all
+  assert.equal(router.size, all)
+  assert.ok(each < 350, `${Math.round(each)} bytes`)
 })

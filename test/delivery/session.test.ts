@@ -7,6 +7,7 @@ import { Priorities } from '../../src/delivery/mqueue.js'
 import { Session, type SessionLimits } from '../../src/delivery/session.js'
 import type { QoS } from '../../src/wire/frame.js'
 import { encodeProperties } from '../../src/wire/properties.js'
+import { Reason } from '../../src/wire/reason-codes.js'
 import { Host } from '../support/host.js'
 import { ids, type Packet, Peer, payloads } from '../support/packets.js'
 
@@ -285,7 +286,7 @@ describe('Session.attach()', () => {
 })
 
 describe('Session: acknowledgements', () => {
-  test('of ids that are not under way, or of another kind, change nothing', () => {
+  test('of ids that are not under way change nothing; of another kind, they are protocol errors [MQTT-4.3.2-4], [MQTT-4.3.3-8], [MQTT-4.3.3-11]', () => {
     const s = session({ maxInflight: 2 })
     const peer = new Peer()
     s.attach(peer)
@@ -293,12 +294,16 @@ describe('Session: acknowledgements', () => {
     deliver(s, 'b', 2)
     deliver(s, 'c', 1)
     peer.taken()
-    assert.deepEqual(
-      [s.acknowledged(3), s.acknowledged(0), s.acknowledged(2), s.acknowledged(65_535)],
-      Array(4).fill(false)
-    )
-    assert.deepEqual([s.received(1, false), s.received(9, false), s.received(1, true)], Array(3).fill(false))
-    assert.deepEqual([s.completed(1), s.completed(2), s.completed(17)], Array(3).fill(false))
+    assert.deepEqual([s.acknowledged(3), s.acknowledged(0), s.acknowledged(65_535)], Array(3).fill(false))
+    assert.deepEqual([s.received(9, false), s.completed(17)], [false, false])
+    const wrong = [
+      () => s.acknowledged(2),
+      () => s.received(1, false),
+      () => s.received(1, true),
+      () => s.completed(1),
+      () => s.completed(2)
+    ]
+    for (const each of wrong) assert.throws(each, { reason: Reason.PROTOCOL_ERROR })
     assert.deepEqual(peer.taken(), [])
     assert.deepEqual([s.inflightLength, s.queueLength], [2, 1])
     assert.equal(s.received(2, false), true)
@@ -555,7 +560,7 @@ describe('Session: retry_interval', () => {
     host.pass(2400)
     const later = heads(peer.taken())
     assert.deepEqual(later.slice(0, 4), ['PUBLISH DUP 5', '6 2', 'PUBLISH DUP 3', 'PUBLISH DUP 4'])
-    for (const id of [3, 4, 5]) s.acknowledged(id)
+    for (const id of [4, 5]) s.acknowledged(id)
     s.completed(2)
     s.received(3, false)
     s.completed(3)
@@ -680,7 +685,7 @@ test('Session sends what waits by the priority of its topic, and in order within
   assert.deepEqual(payloads(peer.taken()), ['0', '2', '4', '1', '3'])
 })
 
-test('Session.end() hands back what a group gave and the client did not take, in order', () => {
+test('Session.end() hands back all that was on its way, in order, and what of it the client has', () => {
   const hub = new Hub({
     shareStrategy: 'sticky',
     maxRetained: 0,
@@ -697,10 +702,15 @@ test('Session.end() hands back what a group gave and the client did not take, in
   deliver(s, ['own'])
   s.acknowledged(1) // its place in the window goes to 'group 3'
   s.received(2, false) // has arrived: another must not get it
-  s.awaitRelease(7)
   assert.deepEqual(
-    s.end().map(({ message: { payload } }) => payload.toString()),
-    ['group 2', 'group 3', 'group 4']
+    s.end().map(({ message: { payload }, received, group }) => [payload.toString(), received, group?.name]),
+    [
+      ['group 1', true, 'g'],
+      ['group 2', false, 'g'],
+      ['group 3', false, 'g'],
+      ['group 4', false, 'g'],
+      ['own', false, undefined]
+    ]
   )
-  assert.deepEqual([s.inflightLength, s.queueLength, s.awaitingRel.size, s.online], [0, 0, 0, false])
+  assert.deepEqual([s.inflightLength, s.queueLength, s.online], [0, 0, false])
 })

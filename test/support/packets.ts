@@ -1,6 +1,7 @@
 /** The other end of a data plane without sockets: packets for the broker by hand, and what it sends, decoded. */
 import { Writable } from 'node:stream'
 import type { Link } from '../../src/delivery/session.js'
+import { Metrics } from '../../src/metrics.js'
 import { Outbox } from '../../src/net/outbox.js'
 import type { QoS } from '../../src/wire/frame.js'
 import { encodeProperties, lengthBytes, type Properties, sized } from '../../src/wire/properties.js'
@@ -119,7 +120,8 @@ export class Peer implements Link {
       transport,
       limit,
       () => {},
-      () => this.roomy()
+      () => this.roomy(),
+      new Metrics()
     )
   }
 

@@ -36,7 +36,9 @@ export function makeHome(t: Pick<TestContext, 'after'>, { conf = '', acl = '', p
   t.after(() => rmSync(root, { recursive: true, force: true }))
   mkdirSync(join(root, 'etc/plugins'), { recursive: true })
   const listener = /^listener\./m.test(conf) ? '' : 'listener.tcp.test = 127.0.0.1:0\n'
-  writeFileSync(join(root, 'etc/broker.conf'), `${listener}${conf}\n`)
+  // Most tests are not about the store; TEST_STORE=lmdb runs all of them with it.
+  const store = /^store\./m.test(conf) ? '' : `store.type = ${process.env['TEST_STORE'] ?? 'memory'}\n`
+  writeFileSync(join(root, 'etc/broker.conf'), `${listener}${store}${conf}\n`)
   writeFileSync(join(root, 'etc/acl.conf'), acl)
   for (const [name, text] of Object.entries(plugins)) writeFileSync(join(root, `etc/plugins/${name}.conf`), text)
   return new Home(root)

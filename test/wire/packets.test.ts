@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import test from 'node:test'
 import fc from 'fast-check'
 import { generate, type Packet, parser } from 'mqtt-packet'
+import { PacketType } from '../../src/wire/frame.js'
 import {
   ackWithReason,
   auth,
@@ -22,8 +23,7 @@ import { PacketError, Reason } from '../../src/wire/reason-codes.js'
 import { isTopicFilter, isTopicName } from '../../src/wire/topic.js'
 import { bodyAt, propertiesOf, text, uint16 } from '../support/packets.js'
 
-const { MALFORMED_PACKET, PROTOCOL_ERROR, TOPIC_FILTER_INVALID, TOPIC_NAME_INVALID, UNSUPPORTED_PROTOCOL_VERSION } =
-  Reason
+const { MALFORMED_PACKET, PROTOCOL_ERROR, TOPIC_NAME_INVALID, UNSUPPORTED_PROTOCOL_VERSION } = Reason
 
 type Read<T> = (bytes: Buffer, at: number, end: number, version: Version) => T
 
@@ -106,7 +106,7 @@ test('readConnect() gives each malformed CONNECT the reason code that it must ha
     [
       'will with a property of CONNECT',
       connect(willFlag, [text('c'), propertiesOf({ receiveMaximum: 1 }), text('w'), text('x')]),
-      PROTOCOL_ERROR
+      MALFORMED_PACKET
     ],
     [
       'will with a filter as response topic', // [MQTT-3.3.2-14]
@@ -129,7 +129,7 @@ test('readConnect() gives each malformed CONNECT the reason code that it must ha
     // section 3.1.2.11
     ['Receive Maximum 0', connect(clean, [text('c')], { properties: { receiveMaximum: 0 } }), PROTOCOL_ERROR],
     ['Maximum Packet Size 0', connect(clean, [text('c')], { properties: { maximumPacketSize: 0 } }), PROTOCOL_ERROR],
-    ['a property of PUBLISH', connect(clean, [text('c')], { properties: { topicAlias: 1 } }), PROTOCOL_ERROR],
+    ['a property of PUBLISH', connect(clean, [text('c')], { properties: { topicAlias: 1 } }), MALFORMED_PACKET],
     [
       'authentication data without a method',
       connect(clean, [text('c')], { properties: { authenticationData: Buffer.from('x') } }),
@@ -183,17 +183,17 @@ test('readSubscribe() gives each malformed SUBSCRIBE the reason code that it mus
     ['QoS 3', subscribe([text('a'), 3]), PROTOCOL_ERROR], // section 3.8.3.1
     ['retain handling 3', subscribe([text('a'), 0x30]), PROTOCOL_ERROR], // section 3.8.3.1
     ['no-local for a group', subscribe([text('$share/g/a'), 4]), PROTOCOL_ERROR], // [MQTT-3.8.3-4]
-    ['a # in the middle', subscribe([text('a/#/b'), 0]), TOPIC_FILTER_INVALID], // [MQTT-4.7.1-1]
-    ['a + beside text', subscribe([text('a+'), 0]), TOPIC_FILTER_INVALID], // [MQTT-4.7.1-2]
-    ['an empty filter', subscribe([text(''), 0]), TOPIC_FILTER_INVALID], // [MQTT-4.7.3-1]
-    ['a group without a filter', subscribe([text('$share/g'), 0]), TOPIC_FILTER_INVALID], // [MQTT-4.8.2-1]
-    ['a group with a wildcard', subscribe([text('$share/+/a'), 0]), TOPIC_FILTER_INVALID], // [MQTT-4.8.2-2]
-    ['the second is wrong', subscribe([text('a'), 0, text('#a'), 0]), TOPIC_FILTER_INVALID],
+    ['a # in the middle', subscribe([text('a/#/b'), 0]), MALFORMED_PACKET], // [MQTT-4.7.1-1]
+    ['a + beside text', subscribe([text('a+'), 0]), MALFORMED_PACKET], // [MQTT-4.7.1-2]
+    ['an empty filter', subscribe([text(''), 0]), MALFORMED_PACKET], // [MQTT-4.7.3-1]
+    ['a group without a filter', subscribe([text('$share/g'), 0]), MALFORMED_PACKET], // [MQTT-4.8.2-1]
+    ['a group with a wildcard', subscribe([text('$share/+/a'), 0]), MALFORMED_PACKET], // [MQTT-4.8.2-2]
+    ['the second is wrong', subscribe([text('a'), 0, text('#a'), 0]), MALFORMED_PACKET],
     ['U+0000', subscribe([text('a\0'), 0]), MALFORMED_PACKET], // [MQTT-4.7.3-2]
     ['not UTF-8', subscribe([bytesOf(0, 1, 0xff), 0]), MALFORMED_PACKET], // [MQTT-3.8.3-1]
     ['identifier 0', subscribe([text('a'), 0], 1, { subscriptionIdentifier: 0 }), PROTOCOL_ERROR], // section 3.8.2.1.2
     ['two identifiers', bytesOf(uint16(1), 4, 0x0b, 1, 0x0b, 2, text('a'), 0), PROTOCOL_ERROR],
-    ['a property of CONNECT', subscribe([text('a'), 0], 1, { sessionExpiryInterval: 1 }), PROTOCOL_ERROR],
+    ['a property of CONNECT', subscribe([text('a'), 0], 1, { sessionExpiryInterval: 1 }), MALFORMED_PACKET],
     ['nothing', Buffer.alloc(0), MALFORMED_PACKET],
     ['no properties', uint16(1), MALFORMED_PACKET]
   ])
@@ -210,19 +210,21 @@ test('readUnsubscribe() gives each malformed UNSUBSCRIBE the reason code that it
     ['packet identifier 0', unsubscribe([text('a')], 0), PROTOCOL_ERROR], // [MQTT-2.2.1-3]
     ['no filter', unsubscribe([]), PROTOCOL_ERROR], // [MQTT-3.10.3-2]
     ['no filter in 3.1.1', uint16(1), PROTOCOL_ERROR, 4],
-    ['no such filter', unsubscribe([text('a/#/b')]), TOPIC_FILTER_INVALID],
+    ['no such filter', unsubscribe([text('a/#/b')]), MALFORMED_PACKET],
     ['not UTF-8', unsubscribe([bytesOf(0, 1, 0xff)]), MALFORMED_PACKET], // [MQTT-3.10.3-1]
     ['a filter cut off', unsubscribe([bytesOf(0, 2, 0x61)]), MALFORMED_PACKET],
-    ['an identifier', unsubscribe([text('a')], 1, { subscriptionIdentifier: 1 }), PROTOCOL_ERROR],
+    ['an identifier', unsubscribe([text('a')], 1, { subscriptionIdentifier: 1 }), MALFORMED_PACKET], // section 2.2.2.2
     ['nothing', Buffer.alloc(0), MALFORMED_PACKET]
   ])
 })
 
 // ── acknowledgements, DISCONNECT, AUTH ───────────────────────────────────────
 
+const puback: Read<{ packetId: number; reason: number }> = (...args) => readAck(PacketType.PUBACK, ...args)
+
 test('readAck() takes a packet id, then perhaps a reason and properties (section 3.4.2)', () => {
   const reason = { reasonString: 'x' }
-  table(readAck, [
+  table(puback, [
     ['the id', uint16(1), undefined],
     ['the id in 3.1.1', uint16(1), undefined, 4],
     ['a reason', bytesOf(uint16(1), 0x87), undefined],
@@ -231,10 +233,32 @@ test('readAck() takes a packet id, then perhaps a reason and properties (section
     ['half an id', bytesOf(0), MALFORMED_PACKET],
     ['a reason in 3.1.1', bytesOf(uint16(1), 0), MALFORMED_PACKET, 4],
     ['bytes behind the properties', bytesOf(uint16(1), 0, propertiesOf(reason), 0), MALFORMED_PACKET],
-    ['properties of another packet', bytesOf(uint16(1), 0, propertiesOf({ topicAlias: 1 })), PROTOCOL_ERROR]
+    ['properties of another packet', bytesOf(uint16(1), 0, propertiesOf({ topicAlias: 1 })), MALFORMED_PACKET] // section 2.2.2.2
   ])
-  assert.deepEqual(within(readAck, bytesOf(uint16(258), 0x87)), { packetId: 258, reason: 0x87 })
-  assert.deepEqual(within(readAck, uint16(65_535)), { packetId: 65_535, reason: 0 })
+  assert.deepEqual(within(puback, bytesOf(uint16(258), 0x87)), { packetId: 258, reason: 0x87 })
+  assert.deepEqual(within(puback, uint16(65_535)), { packetId: 65_535, reason: 0 })
+})
+
+test('readAck() takes the reason codes of the packet and no others [MQTT-3.4.2-1], [MQTT-3.5.2-1], [MQTT-3.6.2-1], [MQTT-3.7.2-1]', () => {
+  const takes = (type: number): number[] =>
+    Array.from({ length: 256 }, (_, code) => code).filter(code => {
+      const bytes = bytesOf(uint16(1), code)
+      try {
+        return readAck(type, bytes, 0, bytes.length, 5).reason === code
+      } catch (err) {
+        assert.equal((err as PacketError).reason, PROTOCOL_ERROR)
+        return false
+      }
+    })
+  const answers = [0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99]
+  assert.deepEqual([takes(PacketType.PUBACK), takes(PacketType.PUBREC)], [answers, answers])
+  assert.deepEqual(
+    [takes(PacketType.PUBREL), takes(PacketType.PUBCOMP)],
+    [
+      [0x00, 0x92],
+      [0x00, 0x92]
+    ]
+  )
 })
 
 test('readDisconnect() takes nothing, or a reason and perhaps properties (section 3.14.2)', () => {
@@ -247,7 +271,7 @@ test('readDisconnect() takes nothing, or a reason and perhaps properties (sectio
     ['a reason in 3.1.1', bytesOf(0), MALFORMED_PACKET, 4], // [MQTT-3.14.1-1]
     ['bytes behind', bytesOf(0, propertiesOf(expiry), 0), MALFORMED_PACKET],
     ['properties cut off', bytesOf(0, 5, 0x11, 0), MALFORMED_PACKET],
-    ['properties of another packet', bytesOf(0, propertiesOf({ receiveMaximum: 5 })), PROTOCOL_ERROR]
+    ['properties of another packet', bytesOf(0, propertiesOf({ receiveMaximum: 5 })), MALFORMED_PACKET] // section 2.2.2.2
   ])
   assert.deepEqual(within(readDisconnect, bytesOf(4, propertiesOf(expiry))), { reason: 4, properties: expiry })
   assert.deepEqual(within(readDisconnect, Buffer.alloc(0)), { reason: 0, properties: {} })
@@ -269,7 +293,7 @@ test('readAuth() takes a reason that a client may give and the method (section 3
     ['two methods', bytesOf(0x18, 8, 0x15, 0, 1, 0x6d, 0x15, 0, 1, 0x6d), PROTOCOL_ERROR],
     ['properties cut off', bytesOf(0x18, 5, 0x15, 0), MALFORMED_PACKET],
     ['bytes behind', bytesOf(0x18, propertiesOf(method), 0), MALFORMED_PACKET],
-    ['properties of another packet', bytesOf(0x18, propertiesOf({ receiveMaximum: 5 })), PROTOCOL_ERROR]
+    ['properties of another packet', bytesOf(0x18, propertiesOf({ receiveMaximum: 5 })), MALFORMED_PACKET] // section 2.2.2.2
   ])
 })
 
@@ -277,7 +301,7 @@ const readers: readonly [string, Read<unknown>][] = [
   ['readConnect', readConnect],
   ['readSubscribe', readSubscribe],
   ['readUnsubscribe', readUnsubscribe],
-  ['readAck', readAck],
+  ['readAck', puback],
   ['readDisconnect', readDisconnect],
   ['readAuth', readAuth]
 ]

@@ -48,7 +48,7 @@ const table: Record<keyof Properties, [id: number, value: fc.Arbitrary<unknown>,
   contentType: [0x03, name, ['PUBLISH', 'WILL']],
   responseTopic: [0x08, name, ['PUBLISH', 'WILL']],
   correlationData: [0x09, bytes, ['PUBLISH', 'WILL']],
-  subscriptionIdentifier: [0x0b, atLeast1(268_435_455), ['SUBSCRIBE']], // [MQTT-3.3.4-6]
+  subscriptionIdentifier: [0x0b, atLeast1(268_435_455), ['SUBSCRIBE', 'PUBLISH']],
   sessionExpiryInterval: [0x11, uint32, ['CONNECT', 'CONNACK', 'DISCONNECT']],
   assignedClientIdentifier: [0x12, name, ['CONNACK']],
   serverKeepAlive: [0x13, uint16, ['CONNACK']],
@@ -108,7 +108,7 @@ test('readProperties() refuses every property in every packet where it may not s
     for (const [packet, bit] of packets) {
       if (where.includes(packet)) assert.doesNotThrow(() => read(propertiesOf(example(key)), bit), `${key} ${packet}`)
       else {
-        refuses(propertiesOf(example(key)), bit, PROTOCOL_ERROR, `${key} in ${packet}`)
+        refuses(propertiesOf(example(key)), bit, MALFORMED_PACKET, `${key} in ${packet}`)
         refused++
       }
     }

@@ -1,0 +1,66 @@
+/** What a check of `broker doctor` is given, and what it answers. */
+import type { StatsFs } from 'node:fs'
+import type { Home } from '../../home.js'
+import type { Settings } from '../../settings.js'
+import type { Pong } from '../daemon.js'
+
+/** From harmless to grave; `unknown` is what cannot be told here, and counts for nothing. */
+export const verdicts = ['ok', 'unknown', 'warning', 'error'] as const
+export type Verdict = (typeof verdicts)[number]
+
+export interface Finding {
+  readonly check: string
+  readonly verdict: Verdict
+  /** What was seen; may have several lines. */
+  readonly found: string
+  /** Why it matters. */
+  readonly why?: string
+  /** What mends it, a command or an instruction each. */
+  readonly mend?: readonly string[]
+}
+
+/** What the host says; a test hands in its own. */
+export interface Host {
+  readonly platform: NodeJS.Platform
+  /** A file's text; undefined when it cannot be read. */
+  read(file: string): string | undefined
+  /** What a program prints; undefined when it is not there, fails or takes long. */
+  run(command: string, ...args: string[]): Promise<string | undefined>
+  statfs(path: string): Promise<StatsFs>
+  now(): Date
+}
+
+export interface Scene {
+  readonly home: Home
+  readonly host: Host
+  /** Undefined when the configuration is not valid. */
+  readonly settings: Settings | undefined
+  /** Every problem of the files under etc/, those of plugins included. */
+  readonly problems: string | undefined
+  readonly broker: BrokerState
+  /** What is shown of a path: its part below the home. */
+  near(file: string): string
+}
+
+export type BrokerState =
+  | { readonly is: 'answering'; readonly pong: Pong }
+  | { readonly is: 'silent'; readonly pid: number }
+  | { readonly is: 'closed'; readonly why: string }
+  | { readonly is: 'stopped' }
+
+export type Check = (scene: Scene) => Promise<readonly Finding[]> | readonly Finding[]
+
+/** What a check needs of a configuration that is not valid. */
+export const needsConfig = (check: string): Finding => ({
+  check,
+  verdict: 'unknown',
+  found: 'not looked at: the configuration is not valid'
+})
+
+/** `409600`, `1.5 GB`: short, and never more exact than the eye. */
+export function bytes(n: number): string {
+  const units = ['bytes', 'KB', 'MB', 'GB', 'TB']
+  const i = n < 1024 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(n) / 10))
+  const value = n / 1024 ** i
+  return `${i === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[i]}`
+}

@@ -1,0 +1,14 @@
+/** What emqttd's cluster and bridges are to a broker that is one node and has none. */
+import { command } from './command.js'
+
+export const cluster = {
+  'cluster status': command({
+    summary: 'Cluster status',
+    run: ({ options }) => ({ running_nodes: [options.node.name], stopped_nodes: [] as string[] }),
+    print: ({ running_nodes }) => `Cluster status: [{running_nodes,[${running_nodes.map(n => `'${n}'`).join(',')}]}]`
+  })
+}
+
+export const bridges = {
+  'bridges list': command({ summary: 'List bridges', run: () => [] as object[] })
+}

@@ -1,0 +1,32 @@
+/** What a shell offers behind `broker-ctl clients show` and its like; asked by the completion scripts alone. */
+import { BrokerError } from '../errors.js'
+import type { Server } from '../server.js'
+import { command } from './command.js'
+
+/** More help nobody. */
+const most = 200
+
+const kinds: Readonly<Record<string, (server: Server) => Iterable<string> | Promise<Iterable<string>>>> = {
+  clients: ({ broker }) => broker.clientIds(),
+  plugins: async ({ plugins }) => (await plugins.list()).map(({ name }) => name),
+  listeners: ({ listeners }) => listeners.map(({ name }) => name),
+  targets: ({ log }) => log.targets().map(({ target }) => target)
+}
+
+export const complete = {
+  complete: command({
+    summary: 'Names that begin with a prefix',
+    usage: '<kind> [prefix]',
+    hidden: true,
+    async run(server, { kind, prefix = '' }) {
+      if (!Object.hasOwn(kinds, kind)) throw new BrokerError('BAD_REQUEST', `no such kind: ${kind}`)
+      const names: string[] = []
+      for (const name of await kinds[kind]!(server)) {
+        // A line each: what would forge one, or command a terminal, is left out.
+        if (!name.startsWith(prefix) || name === '' || /[\u0000-\u001f\u007f-\u009f]/.test(name)) continue
+        if (names.push(name) === most) break
+      }
+      return names
+    }
+  })
+}
