@@ -9,6 +9,7 @@ import { bridges, cluster } from './cluster.js'
 import { complete } from './complete.js'
 import { listeners } from './listeners.js'
 import { log } from './log.js'
+import { messages } from './messages.js'
 import { node } from './node.js'
 import { plugins } from './plugins.js'
 import { retainer } from './retainer.js'
@@ -40,6 +41,7 @@ export const commands = {
   ...retainer,
   ...store,
   ...traces,
+  ...messages,
   ...alarms,
   ...node,
   ...log,

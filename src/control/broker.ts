@@ -32,6 +32,7 @@ import { type Control, Front } from './front.js'
 import { Overseer } from './overseer.js'
 import { aliveKey, type Restored, restore } from './restore.js'
 import { Sessions } from './sessions.js'
+import { explainMessage, type MessageExplanation, type MessageQuestion } from './why-message.js'
 import { willFrom } from './will.js'
 
 /** How often the store is told that the broker runs: as much is unknown of when it ended, if it was killed. */
@@ -278,6 +279,19 @@ export class Broker {
       return { allowed: false, by: "$SYS is the broker's own", cached: null, rules: [] }
     }
     return await this.#access.explain(identity, action, topic)
+  }
+
+  /** Why a client did not get a message, or would not. */
+  async whyMessage(question: MessageQuestion): Promise<MessageExplanation> {
+    const { clientId, topic } = question
+    if (!this.#isTopic(topic)) throw new BrokerError('BAD_REQUEST', `not a topic: "${topic}"`)
+    return await explainMessage(question, {
+      hub: this.hub,
+      session: this.sessions.get(clientId),
+      mountpoint: this.#online.get(clientId)?.mountpoint ?? '',
+      isOnline: id => this.isOnline(id),
+      acl: (id, action, what) => this.explainAcl({ clientId: id }, action, what)
+    })
   }
 
   async tryLogin(who: Partial<Suspect>, password: string | undefined): Promise<LoginTrial> {

@@ -24,6 +24,7 @@ import type { Metrics } from '../metrics.js'
 import type { Connection, Handler } from '../net/connection.js'
 import { type Rate, RateLimit } from '../net/rate-limit.js'
 import type { Subject } from '../trace.js'
+import { sayReason } from '../wire/describe.js'
 import { type FrameFault, PacketType, strayFlags } from '../wire/frame.js'
 import {
   ackWithReason,
@@ -682,13 +683,18 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
     const codes = requests.map((request, i) => {
       const { qos, noLocal, retainAsPublished, retainHandling } = request
       const filter = mounted(this.mountpoint, request.filter)
-      if (granted[i] === 0x80) return refusal(Reason.NOT_AUTHORIZED)
+      const refused = (reason: ReasonCode): number => {
+        session.refuse(filter, sayReason(reason))
+        return refusal(reason)
+      }
+      if (granted[i] === 0x80) return refused(Reason.NOT_AUTHORIZED)
       if (levelsOf(splitShared(request.filter).filter) > options.maxTopicLevels)
-        return refusal(Reason.TOPIC_FILTER_INVALID)
+        return refused(Reason.TOPIC_FILTER_INVALID)
       const full = options.maxSubscriptions > 0 && session.subscriptions.size >= options.maxSubscriptions
-      if (full && !session.subscriptions.has(filter)) return refusal(Reason.QUOTA_EXCEEDED)
+      if (full && !session.subscriptions.has(filter)) return refused(Reason.QUOTA_EXCEEDED)
       const subscription = { subscriber: session, filter, qos, noLocal, retainAsPublished, identifier }
       const { isNew } = hub.subscribe(subscription)
+      session.refusals?.delete(filter)
       if (isNew) added.push(filter)
       this.#control.subscribed(this, request.filter, qos)
       const shared = splitShared(filter).group !== undefined // no retained messages (MQTT 5, section 4.8.2)

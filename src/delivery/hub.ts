@@ -10,7 +10,7 @@ import { Outgoing } from './inflight.js'
 import type { Keeper } from './keeper.js'
 import type { Message } from './message.js'
 import { RetainedMessages } from './retained.js'
-import { type Match, Router, type ShareGroup, type Subscription } from './router.js'
+import { type Match, type Route, Router, type ShareGroup, type Subscription } from './router.js'
 import type { Session } from './session.js'
 
 /** emqttd's word and EMQX's: which member of a shared subscription's group gets a message. */
@@ -108,11 +108,7 @@ export class Hub {
 
   /** False when the message is over the limits of what is retained; it is routed all the same. */
   retain(message: Message): boolean {
-    const { maxRetained, maxRetainedPayload } = this.#options
-    if (maxRetainedPayload > 0 && message.payloadLength > maxRetainedPayload) return false
-    if (maxRetained > 0 && this.retained.size >= maxRetained && message.payloadLength > 0) {
-      if (this.retained.get(message.topic) === undefined) return false
-    }
+    if (this.overLimits(message) !== undefined) return false
     const { keeper } = this
     if (keeper === undefined) this.retained.set(message, this.#options.retainExpiry)
     else {
@@ -126,6 +122,29 @@ export class Hub {
     }
     this.metrics.peak('retained', this.retained.size)
     return true
+  }
+
+  /** The limit that keeps a message from being retained. */
+  overLimits({ topic, payloadLength }: Message): string | undefined {
+    const { maxRetained, maxRetainedPayload } = this.#options
+    if (maxRetainedPayload > 0 && payloadLength > maxRetainedPayload) return 'mqtt.retain.max_payload_size'
+    if (maxRetained === 0 || this.retained.size < maxRetained || payloadLength === 0) return undefined
+    return this.retained.get(topic) === undefined ? 'mqtt.retain.max_message_num' : undefined
+  }
+
+  /** Whether a subscriber's own message comes back to it. */
+  reaches({ noLocal, own, subscriber }: Route<Session>, { from }: Message): boolean {
+    return subscriber.clientId !== from || !(this.#options.ignoreLoopDeliver || (noLocal && own === undefined))
+  }
+
+  granted(subscribed: QoS, published: QoS): QoS {
+    return this.#granted(subscribed, published)
+  }
+
+  /** Who of a group would get a message now; undefined when that is left to chance. */
+  next(group: ShareGroup<Session>, message: Message): Session | undefined {
+    if (this.#options.shareStrategy === 'random') return undefined
+    return group.members[this.#choose(group, message)]?.subscriber
   }
 
   #granted(subscribed: QoS, published: QoS): QoS {
@@ -172,6 +191,17 @@ export class Hub {
   #share(group: ShareGroup<Session>, message: Message): boolean {
     const { members } = group
     if (members.length === 0) return false
+    const chosen = this.#choose(group, message)
+    group.cursor = chosen
+    const { subscriber, qos, retainAsPublished, identifier } = members[chosen]!
+    const identifiers = identifier === 0 ? undefined : [identifier]
+    const granted = this.#granted(qos, message.qos)
+    subscriber.deliver(message, granted, retainAsPublished && message.retain, identifiers, group)
+    return true
+  }
+
+  #choose(group: ShareGroup<Session>, message: Message): number {
+    const { members } = group
     const first = this.#first(group, message)
     let chosen = first
     let isOnline = false
@@ -186,12 +216,7 @@ export class Hub {
       isOnline = true
       chosen = at
     }
-    group.cursor = chosen
-    const { subscriber, qos, retainAsPublished, identifier } = members[chosen]!
-    const identifiers = identifier === 0 ? undefined : [identifier]
-    const granted = this.#granted(qos, message.qos)
-    subscriber.deliver(message, granted, retainAsPublished && message.retain, identifiers, group)
-    return true
+    return chosen
   }
 
   #first({ members, cursor }: ShareGroup<Session>, { from = '', topic }: Message): number {

@@ -14,6 +14,7 @@ import { protocolError } from '../wire/reason-codes.js'
 import { type OutgoingAliases, publishLength, writePublish } from './encode.js'
 import { Inflight, Outgoing } from './inflight.js'
 import type { Keeping, SessionKeep } from './keeper.js'
+import { type LossCause, Losses } from './losses.js'
 import type { Message } from './message.js'
 import { MQueue, type Priorities } from './mqueue.js'
 import type { ShareGroup, Subscription } from './router.js'
@@ -71,6 +72,8 @@ interface Feed {
 /** More than a queue has, and later than any tick: small integers, which cost nothing to compare. */
 const never = 0x3fffffff
 
+const mostRefusals = 10
+
 export class Session implements Watched, Keeping {
   readonly clientId: string
   readonly createdAt: Date
@@ -105,6 +108,10 @@ export class Session implements Watched, Keeping {
   enqueued = 0
   /** QoS 0 that a slow or absent client missed, and what was too large for it. */
   missed = 0
+  /** The same by cause, and what the queue and the expiry took. */
+  losses: Losses | undefined
+  /** The last filters that it asked for and did not get. */
+  refusals: Map<string, { at: number; why: string }> | undefined
 
   /** @param host without one nothing is done on a timer, and nobody told. */
   constructor(
@@ -206,9 +213,11 @@ export class Session implements Watched, Keeping {
         else {
           this.missed++
           this.#metrics.droppedAway++
+          this.#note('away', message, qos)
         }
       } else if (link.out.congested) {
         this.#metrics.droppedSlow++
+        this.#note('slow', message, qos)
         this.#miss()
       } else if (this.#feeds.length > 0 || this.#queue.length0 > 0) {
         this.#enqueue(message, qos, retain, identifiers, group) // it must not overtake [MQTT-4.6.0-6]
@@ -238,6 +247,7 @@ export class Session implements Watched, Keeping {
       if (pending === undefined) break
       if (pending.message.expiredAt(Date.now())) {
         this.#metrics.droppedExpired++
+        this.#note('expired', pending.message, pending.qos)
         pending.entry?.forget() // [MQTT-3.3.2-5]
         continue
       }
@@ -398,6 +408,40 @@ export class Session implements Watched, Keeping {
     this.#isLossTold = false
   }
 
+  #note(cause: LossCause, { topic }: Message, qos: number): void {
+    this.losses ??= new Losses()
+    this.losses.note(cause, topic, qos)
+  }
+
+  /** A filter that it asked for was not granted. */
+  refuse(filter: string, why: string): void {
+    this.refusals ??= new Map()
+    const { refusals } = this
+    refusals.delete(filter)
+    refusals.set(filter, { at: Date.now(), why })
+    if (refusals.size > mostRefusals) refusals.delete(refusals.keys().next().value!)
+  }
+
+  /** What a message meets here now. */
+  get state() {
+    const { maxQueued, storeQos0 } = this.#limits
+    return {
+      inflight: this.#unacknowledged,
+      window: this.#window,
+      queued: this.queueLength,
+      maxQueued,
+      storesQos0: storeQos0,
+      congested: this.#link?.out.congested ?? false,
+      /** Bytes of a packet. */
+      largest: this.#link?.maximumPacketSize ?? Number.POSITIVE_INFINITY
+    }
+  }
+
+  /** Bytes of the packet that the message would come in; 0 while the client is away. */
+  lengthOf(message: Message, qos: QoS): number {
+    return this.#link === undefined ? 0 : publishLength(this.#link, message, qos, undefined)
+  }
+
   #miss(): void {
     this.missed++
     this.#lost()
@@ -484,6 +528,7 @@ export class Session implements Watched, Keeping {
     if (lost !== undefined) {
       lost.entry?.forget()
       this.#metrics.droppedQueueFull++
+      this.#note('queue_full', lost.message, lost.qos)
       this.#lost()
     }
     if (this.#queue.length > this.#highWatermark && !this.#isHigh) this.#high(true)
@@ -547,6 +592,7 @@ export class Session implements Watched, Keeping {
     if (publishLength(link, message, qos, identifiers) <= link.maximumPacketSize) return false
     this.missed++
     this.#metrics.droppedTooLarge++
+    this.#note('too_large', message, qos)
     return true
   }
 }
