@@ -36,7 +36,7 @@ export function contenders(dir: string, peers: readonly string[]): Contender[] {
       start: port => spawn(process.execPath, ['-e', stockAedes, String(port)], { cwd: root, stdio: 'inherit' })
     }
   ]
-  const mosquitto = ['mosquitto', '/usr/sbin/mosquitto', '/opt/homebrew/sbin/mosquitto'].find(has)
+  const mosquitto = findMosquitto()
   if (mosquitto !== undefined) {
     all.push({ name: versionOf(mosquitto), speaks5: true, start: port => startMosquitto(dir, mosquitto, port) })
   }
@@ -68,8 +68,10 @@ export function memoryOf(pid: number): number {
   return Number(execFileSync('ps', ['-o', 'rss=', '-p', String(pid)], { encoding: 'utf8' }))
 }
 
-/** With its defaults, the shipped ACL file included, as the daemon runs. */
-export function startOurs(dir: string, port: number): ChildProcess {
+/** With its defaults, the shipped ACL file included, as the daemon runs. @param extra lines of the configuration, in place of those there. */
+export const startOurs = (dir: string, port: number, extra = ''): ChildProcess => startIn(homeFor(dir, port, extra))
+
+export function homeFor(dir: string, port: number, extra = ''): string {
   const home = mkdtempSync(join(dir, 'home-'))
   execFileSync(process.execPath, [join(root, 'bin/broker'), 'init', home], { stdio: 'ignore' })
   const conf = join(home, 'etc/broker.conf')
@@ -77,19 +79,28 @@ export function startOurs(dir: string, port: number): ChildProcess {
   const only = text
     .replace(/^(listener\.tcp\.external =).*$/m, `$1 127.0.0.1:${port}`)
     .replace(/^(listener\.tcp\.external\.max_clients =).*$/m, '$1 100000')
-  writeFileSync(conf, only)
+  const given = new Set(extra.split('\n').map(line => line.split(' ')[0]))
+  const rest = only.split('\n').filter(line => line === '' || !given.has(line.split(' ')[0]))
+  writeFileSync(conf, `${rest.join('\n')}\n${extra}\n`)
+  return home
+}
+
+export function startIn(home: string): ChildProcess {
   const args = [...nodeArguments, join(root, 'bin/broker'), '--home', home, 'foreground']
   return spawn(process.execPath, args, { stdio: 'ignore' })
 }
 
-function startMosquitto(dir: string, command: string, port: number): ChildProcess {
+export function startMosquitto(dir: string, command: string, port: number, extra = ''): ChildProcess {
   const conf = join(dir, `mosquitto-${port}.conf`)
   writeFileSync(
     conf,
-    `listener ${port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\nset_tcp_nodelay true\n`
+    `listener ${port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\nset_tcp_nodelay true\n${extra}\n`
   )
   return spawn(command, ['-c', conf], { stdio: 'ignore' })
 }
+
+export const findMosquitto = (): string | undefined =>
+  ['mosquitto', '/usr/sbin/mosquitto', '/opt/homebrew/sbin/mosquitto'].find(has)
 
 function has(command: string): boolean {
   try {

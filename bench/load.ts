@@ -25,6 +25,8 @@ export interface Workload {
   readonly userProperties?: boolean
   /** Messages a second of all publishers together, come what may; without it each has `window` under way. */
   readonly rate?: number
+  /** Subscribers whose sessions live on. */
+  readonly stored?: boolean
 }
 
 export interface Outcome {
@@ -41,12 +43,12 @@ export interface Outcome {
 /** Messages of one publisher that may be under way: 50 of them stay within the queue of 1000 that brokers have by default. */
 const window = 16
 
-const string = (text: string): Buffer => {
+export const string = (text: string): Buffer => {
   const bytes = Buffer.from(text)
   return Buffer.concat([Buffer.from([bytes.length >> 8, bytes.length & 255]), bytes])
 }
 
-const packet = (header: number, ...body: Buffer[]): Buffer => {
+export const packet = (header: number, ...body: Buffer[]): Buffer => {
   const all = Buffer.concat(body)
   const length: number[] = []
   for (let rest = all.length; ; rest >>= 7) {
@@ -56,10 +58,11 @@ const packet = (header: number, ...body: Buffer[]): Buffer => {
   return Buffer.concat([Buffer.from([header, ...length]), all])
 }
 
-/** CONNECT of a client that wants a new session. */
-export function connectPacket(id: string, version: number): Buffer {
-  const properties = version === 5 ? Buffer.from([0]) : Buffer.alloc(0)
-  return packet(0x10, string('MQTT'), Buffer.from([version, 2, 0, 0]), properties, string(id))
+/** CONNECT of a client that wants a new session, or one that lives on. */
+export function connectPacket(id: string, version: number, stored = false): Buffer {
+  const expiry = stored ? Buffer.from([5, 0x11, 0, 0, 0x0e, 0x10]) : Buffer.from([0])
+  const properties = version === 5 ? expiry : Buffer.alloc(0)
+  return packet(0x10, string('MQTT'), Buffer.from([version, stored ? 0 : 2, 0, 0]), properties, string(id))
 }
 
 /** Of a PUBLISH in MQTT 5, their length before them. */
@@ -71,7 +74,7 @@ function twoUserProperties(): Buffer {
 }
 
 /** Bytes to send, collected in one buffer until the event loop comes round. */
-class Sender {
+export class Sender {
   readonly #socket: Socket
   #bytes = Buffer.allocUnsafe(4096)
   #length = 0
@@ -107,7 +110,14 @@ class Sender {
     bytes[at + 3] = from[id + 1]!
   }
 
+  /** After what was sent. */
+  end(): void {
+    this.#flush()
+    this.#socket.end()
+  }
+
   #flush(): void {
+    if (this.#length === 0) return
     this.#socket.write(this.#bytes.subarray(0, this.#length))
     this.#bytes = Buffer.allocUnsafe(this.#bytes.length)
     this.#length = 0
@@ -117,7 +127,7 @@ class Sender {
 type OnPacket = (bytes: Buffer, start: number, at: number, end: number) => void
 
 /** Resolves when the broker has accepted the connection. */
-async function open(port: number, id: string, version: number, take: OnPacket): Promise<Sender> {
+export async function open(port: number, id: string, version: number, take: OnPacket, stored = false): Promise<Sender> {
   const socket = connect({ port, host: '127.0.0.1', noDelay: true })
   await once(socket, 'connect')
   const sender = new Sender(socket)
@@ -125,7 +135,7 @@ async function open(port: number, id: string, version: number, take: OnPacket): 
   const accepted = new Promise<void>(resolve => {
     socket.on('data', chunk => cut(chunk as Buffer, resolve))
   })
-  sender.send(connectPacket(id, version))
+  sender.send(connectPacket(id, version, stored))
   await accepted
   return sender
 }
@@ -156,7 +166,7 @@ function cutter(take: OnPacket): (chunk: Buffer, accepted: () => void) => void {
 }
 
 async function run(port: number, load: Workload): Promise<Outcome> {
-  const { shape, publishers, subscribers, qos, size, version, seconds, userProperties, rate } = load
+  const { shape, publishers, subscribers, qos, size, version, seconds, userProperties, rate, stored } = load
   const topicOf = (i: number): string => (shape === 'pairs' ? `bench/${i}` : 'bench/all')
   const receivers = shape === 'fan-out' ? subscribers : 1
   const next: number[] = new Array(publishers).fill(0)
@@ -215,28 +225,34 @@ async function run(port: number, load: Workload): Promise<Outcome> {
 
   for (let s = 0; s < subscribers; s++) {
     const last: number[] = new Array(publishers).fill(-1)
-    const sender = await open(port, `bench-s${s}`, version, (bytes, start, at, end) => {
-      const type = bytes[start]! >> 4
-      if (type === PacketType.PUBREL) sender.acknowledge(0x70, bytes, at)
-      if (type !== PacketType.PUBLISH) return
-      const topic = (bytes[at]! << 8) | bytes[at + 1]!
-      const granted = (bytes[start]! >> 1) & 3
-      const id = at + 2 + topic
-      if (granted === 1) sender.acknowledge(0x40, bytes, id)
-      if (granted === 2) sender.acknowledge(0x50, bytes, id)
-      const payload = end - size
-      const from = bytes.readUInt32BE(payload)
-      const n = bytes.readUInt32BE(payload + 4)
-      if (n === last[from]) doubled++
-      else if (n < last[from]!) outOfOrder++
-      else last[from] = n
-      pending[from]!--
-      if (measuring) {
-        delivered++
-        if ((delivered & 15) === 0) latencies.push(performance.now() - bytes.readDoubleBE(payload + 8))
-      }
-      publish(from)
-    })
+    const sender = await open(
+      port,
+      `bench-s${s}`,
+      version,
+      (bytes, start, at, end) => {
+        const type = bytes[start]! >> 4
+        if (type === PacketType.PUBREL) sender.acknowledge(0x70, bytes, at)
+        if (type !== PacketType.PUBLISH) return
+        const topic = (bytes[at]! << 8) | bytes[at + 1]!
+        const granted = (bytes[start]! >> 1) & 3
+        const id = at + 2 + topic
+        if (granted === 1) sender.acknowledge(0x40, bytes, id)
+        if (granted === 2) sender.acknowledge(0x50, bytes, id)
+        const payload = end - size
+        const from = bytes.readUInt32BE(payload)
+        const n = bytes.readUInt32BE(payload + 4)
+        if (n === last[from]) doubled++
+        else if (n < last[from]!) outOfOrder++
+        else last[from] = n
+        pending[from]!--
+        if (measuring) {
+          delivered++
+          if ((delivered & 15) === 0) latencies.push(performance.now() - bytes.readDoubleBE(payload + 8))
+        }
+        publish(from)
+      },
+      stored
+    )
     const filter = shape === 'share' ? `$share/bench/${topicOf(s)}` : topicOf(s)
     sender.send(packet(0x82, Buffer.from([0, 1]), properties, string(filter), Buffer.from([qos])))
   }

@@ -7,6 +7,7 @@
 import type { Options, Schema } from './config/config.js'
 import type { HookScope } from './hooks.js'
 import type { Log } from './log.js'
+import type { Space } from './store/spaces.js'
 
 export interface PluginContext<S extends Schema> {
   /** The values of etc/plugins/<name>.conf, already checked. */
@@ -16,6 +17,8 @@ export interface PluginContext<S extends Schema> {
   readonly log: Log
   /** Resolves a path of the configuration file against the broker's home. */
   path(relative: string): string
+  /** Small values that outlive the plugin and, with `store.type = lmdb`, the broker. */
+  readonly space: Space
   /** Shown by `plugins list` while it lasts: why the plugin cannot do its work now; undefined when it can. */
   trouble(why: string | undefined): void
 }
@@ -55,3 +58,4 @@ export * from './config/values.js'
 export { BrokerError } from './errors.js'
 export type * from './hooks.js'
 export type { Log } from './log.js'
+export type { Space } from './store/spaces.js'

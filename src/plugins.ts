@@ -18,6 +18,7 @@ import { BrokerError, messageOf } from './errors.js'
 import type { Hooks } from './hooks.js'
 import type { Log } from './log.js'
 import type { Plugin, Running } from './plugin.js'
+import type { Space } from './store/spaces.js'
 import { nearest } from './words.js'
 
 export interface PluginInfo {
@@ -39,6 +40,8 @@ export interface PluginHostOptions {
   readonly ownDir: string
   readonly path: (relative: string) => string
   readonly version: string
+  /** What a plugin keeps over a restart. */
+  readonly spaces: { of(owner: string): Space }
   readonly env: NodeJS.ProcessEnv
   /** Where a plugin's code comes from; a test hands in its own. */
   readonly resolve?: (name: string) => Promise<Plugin | undefined>
@@ -268,6 +271,7 @@ export class PluginHost {
         hooks: this.#hooks.scope(name),
         log,
         path: this.#options.path,
+        space: this.#options.spaces.of(name),
         trouble: why => {
           active.trouble = why
         }

@@ -25,6 +25,7 @@ import { fileShelf } from './shelf.js'
 import { restoreFrom, StoreCare } from './store/care.js'
 import { usualTimes } from './store/journal.js'
 import { openStore } from './store/open.js'
+import { Spaces } from './store/spaces.js'
 import { Sys } from './sys.js'
 import { Vm } from './vm.js'
 
@@ -99,10 +100,12 @@ export class Server {
       const alarms = new Alarms(log)
       const kept = home === undefined ? undefined : await openKept(options.store, home, alarms)
       const broker = await Broker.create(options.mqtt, access, hooks, log, alarms, kept)
+      const spaces = new Spaces()
       const plugins = new PluginHost(
         {
           ...pluginPaths(path, options.mqtt.plugins),
           version,
+          spaces,
           env: process.env,
           changed: () => access.forgetVerdicts()
         },
@@ -140,6 +143,7 @@ export class Server {
       server.#undo.push(() => sys.stop())
       if (home !== undefined) server.#undo.push(await serveAdmin(home, commands, server))
       await server.#restore()
+      if (kept !== undefined) spaces.load(kept.store, broker.hub.keeper!.journal)
       server.#undo.push(() => plugins.stopAll())
       if (home !== undefined) await plugins.loadRemembered()
       for (const { plugin, options: given } of brought) await plugins.adopt(plugin, given)

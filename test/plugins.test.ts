@@ -5,6 +5,7 @@ import { type HookScope, Hooks } from '../src/hooks.js'
 import { createLog } from '../src/log.js'
 import { integer, type Plugin, plugin } from '../src/plugin.js'
 import { canonicalName, PluginHost } from '../src/plugins.js'
+import { Spaces } from '../src/store/spaces.js'
 import { makeHome, startServer, until } from './support/server.js'
 
 interface Made {
@@ -43,6 +44,7 @@ function make(t: TestContext, overrides: Partial<Plugin> = {}): Made {
       ownDir: home.path('plugins'),
       path: home.path,
       version: '1.2.3',
+      spaces: new Spaces(),
       env: {},
       resolve: async name => (name === 'demo' ? (demo as unknown as Plugin) : undefined),
       changed: () => void events.push('changed')

@@ -42,7 +42,7 @@ function programOf(io: Io, end: (status: number) => void): Program {
 
   on('start', 'Start the broker in the background', async ({ wait, timeout }) => {
     const { start } = await import('./commands.js')
-    return await start(home(), io, { wait, timeoutMs: timeout * 1000 })
+    return await start(home(), io, { wait, timeoutMs: timeout * 1000, tell: io.err })
   })
     .option('--no-wait', 'do not wait until the broker runs')
     .addOption(seconds('how long to wait').env('WAIT_FOR_BROKER'))

@@ -5,6 +5,7 @@ import { Hooks } from '../hooks.js'
 import { createLog } from '../log.js'
 import { PluginHost, pluginPaths } from '../plugins.js'
 import { readSettings } from '../settings.js'
+import { Spaces } from '../store/spaces.js'
 
 /** Throws every problem. Returns where a crash is written. */
 export async function checkAll(home: Home): Promise<string> {
@@ -14,6 +15,7 @@ export async function checkAll(home: Home): Promise<string> {
   const plugins = new PluginHost(
     {
       ...paths,
+      spaces: new Spaces(),
       version,
       env: process.env,
       changed: () => {}

@@ -30,7 +30,7 @@ export async function restart(home: Home, io: Io, options: StopOptions): Promise
   const crashFile = await checked(home) // before the running one is stopped
   return await showingTheLog(home, io, crashFile, async () => {
     const { timeoutMs } = options
-    const start = { wait: true, timeoutMs, crashFile }
+    const start = { wait: true, timeoutMs, crashFile, tell: io.err }
     if (!(await restartDaemon(home, options, start))) return await notResponding(home, io)
     io.out('ok')
     return Exit.ok

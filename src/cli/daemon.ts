@@ -22,6 +22,9 @@ import { forgetWord, wordOf } from './failure.js'
 import { Exit } from './io.js'
 
 const name = 'broker'
+/** How often a start that takes its time says what it is at. */
+const tellMs = 1000
+
 /** A call to pm2 that takes longer is not going to end. */
 const pm2TimeoutMs = 10_000
 /** How soon pm2 starts a broker that has died; it grows to 15 s while it keeps dying. */
@@ -57,6 +60,8 @@ export interface StartOptions {
   readonly timeoutMs: number
   /** Where what the process says outside the log goes: log.crash.file. */
   readonly crashFile: string
+  /** Told now and then what a start is at that takes its time. */
+  readonly tell?: (doing: string) => void
 }
 
 export interface StopOptions {
@@ -107,8 +112,8 @@ async function exclusively<T>(home: Home, work: () => Promise<T>): Promise<T> {
   }
 }
 
-async function bringUp(home: Home, { wait, timeoutMs, crashFile }: StartOptions): Promise<Pong | undefined> {
-  const deadline = Date.now() + timeoutMs
+async function bringUp(home: Home, { wait, timeoutMs, crashFile, tell }: StartOptions): Promise<Pong | undefined> {
+  let deadline = Date.now() + timeoutMs
   const running = await ping(home)
   if (running !== undefined) {
     const starts = running.phase === 'running' ? '' : ` (pid ${running.pid} is ${running.phase})`
@@ -127,9 +132,19 @@ async function bringUp(home: Home, { wait, timeoutMs, crashFile }: StartOptions)
   try {
     await launch(home, crashFile)
     if (!wait) return undefined
+    let told = Date.now()
+    let doing: string | undefined
     for (; Date.now() < deadline; await sleep(25)) {
       const answer = await ping(home)
       if (answer?.phase === 'running') return answer
+      if (answer?.doing !== undefined && answer.doing !== doing) {
+        doing = answer.doing
+        deadline = Date.now() + timeoutMs // it gets on
+        if (Date.now() - told > tellMs) {
+          told = Date.now()
+          tell?.(doing)
+        }
+      }
       const word = wordOf(home)
       if (word !== undefined) throw new BrokerError('UNAVAILABLE', word)
     }

@@ -110,7 +110,9 @@ export class Hub {
   retain(message: Message): boolean {
     if (this.overLimits(message) !== undefined) return false
     const { keeper } = this
-    if (keeper === undefined) this.retained.set(message, this.#options.retainExpiry)
+    // What the broker tells of itself is told anew.
+    if (keeper === undefined || message.topic.startsWith('$SYS/'))
+      this.retained.set(message, this.#options.retainExpiry)
     else {
       const before = this.retained.get(message.topic)
       this.retained.set(message, this.#options.retainExpiry)

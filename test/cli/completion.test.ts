@@ -91,7 +91,12 @@ suite('completion', { concurrency: 2 }, () => {
       await Speaker.connect(t, running, { id: 'bell\u0001', version: 4 })
       const ctl = await scriptOf(t, 'broker-ctl', 'bash')
       const home = ['--home', running.home.root]
-      const tab = (...words: string[]): Promise<string[]> => offered(ctl, ['broker-ctl', ...home, ...words])
+      const once = (...words: string[]): Promise<string[]> => offered(ctl, ['broker-ctl', ...home, ...words])
+      // On a busy machine the names may come too late for the shell.
+      const tab = async (...words: string[]): Promise<string[]> => {
+        const first = await once(...words)
+        return first.length > 0 ? first : await once(...words)
+      }
       assert.deepEqual(await tab('clients', 'show', 'l'), ['lamp', 'lamp\\ two'])
       assert.deepEqual(await tab('clients', 'kick', 'met'), ['meter\\;rm'])
       assert.deepEqual(await tab('clients', 'kick', 'be'), [])

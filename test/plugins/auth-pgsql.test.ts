@@ -14,6 +14,7 @@ import { type ClientInfo, Hooks } from '../../src/hooks.js'
 import type { Log } from '../../src/log.js'
 import { ensureCertificates } from '../../src/net/certificates.js'
 import plugin, { bindQuery } from '../../src/plugins/auth-pgsql.js'
+import { Spaces } from '../../src/store/spaces.js'
 import { startPostgres } from '../support/postgres.js'
 
 const clientOf = (username: string | undefined, clientId = 'c1', address = '127.0.0.1'): ClientInfo => ({
@@ -308,6 +309,7 @@ async function load(t: TestContext, changes: Record<string, string | undefined> 
     hooks: hooks.scope(plugin.name),
     log,
     path: relative => relative,
+    space: new Spaces().of('auth-pgsql'),
     trouble: why => {
       trouble = why
     }

@@ -7,6 +7,7 @@ import { version } from '../../home.js'
 import { Hooks } from '../../hooks.js'
 import { createLog } from '../../log.js'
 import { PluginHost, pluginPaths } from '../../plugins.js'
+import { Spaces } from '../../store/spaces.js'
 import { type Check, type Finding, needsConfig, type Scene } from './finding.js'
 
 const loopback = within([
@@ -124,6 +125,7 @@ function hostOf({ settings, home }: Scene, log: ReturnType<typeof createLog>): P
   return new PluginHost(
     {
       ...pluginPaths(home.path, settings!.options.mqtt.plugins),
+      spaces: new Spaces(),
       version,
       env: process.env,
       changed: () => {}
