@@ -14,6 +14,8 @@ const masked = (text: string): string =>
     .replace(/^(cpu|memory|process|io|ports|eventloop|gc|latency|bytes|uptime|datetime)\b.*/gm, line =>
       line.replace(/[\d.]+/g, 'N')
     )
+    .replace(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/g, 'TIME')
+    .replace(/ after \d+ s\b/g, ' after N s')
     .replace(/\b\d{4,}\b/g, 'N')
 
 interface Step {

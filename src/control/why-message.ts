@@ -7,6 +7,7 @@ import type { AclExplanation } from '../access/access.js'
 import type { Hub } from '../delivery/hub.js'
 import type { LossCause } from '../delivery/losses.js'
 import { Message } from '../delivery/message.js'
+import type { Subscription } from '../delivery/router.js'
 import type { Session } from '../delivery/session.js'
 import type { Action } from '../hooks.js'
 import type { QoS } from '../wire/frame.js'
@@ -91,42 +92,40 @@ export async function explainMessage(
       await notSubscribed(its)
       return undefined
     }
-    const { routes, groups } = hub.router.match(whole)
+    const { routes } = hub.router.match(whole)
     const plain = found.filter(({ filter }) => splitShared(filter).group === undefined)
     const route = routes.find(({ subscriber }) => subscriber === its)
     for (const { filter, qos } of plain) say('ok', `subscribed to ${shown(filter)} with QoS ${qos}`)
     if (route !== undefined) {
-      const message = messageOf()
-      if (from === clientId && !hub.reaches(route, message)) {
+      if (from === clientId && !hub.reaches(route, messageOf())) {
         say('no', 'it is its own message, which it does not want back (No Local, or mqtt.session.ignore_loop_deliver)')
       }
       return hub.granted(route.qos, qos)
     }
-    let best: QoS = 0
-    const elsewhere: string[] = []
-    let mine = false
-    for (const subscription of found) {
-      const { group: name, filter } = splitShared(subscription.filter)
-      const group = groups.find(
-        g => g.name === name && g.members.some(m => m.subscriber === its && splitShared(m.filter).filter === filter)
-      )
-      if (group === undefined) continue
-      best = Math.max(best, hub.granted(subscription.qos, qos)) as QoS
-      const next = hub.next(group, messageOf())
+    return shares(its, found)
+  }
+
+  /** Of groups, one that brings it is enough. */
+  function shares(its: Session, found: readonly Subscription<Session>[]): QoS {
+    const message = messageOf()
+    const { groups } = hub.router.match(whole)
+    const all = found.flatMap(({ filter: written, qos: wanted }) => {
+      const name = splitShared(written).group
+      const group = groups.find(g => g.members.some(m => m.subscriber === its && m.filter === written))
+      if (group === undefined) return []
+      const next = group.members.length === 1 ? its : hub.next(group, message)
       const many = `one of ${group.members.length} in the group ${name}`
-      if (group.members.length === 1 || next === its) {
-        mine = true
-        say(
-          'ok',
-          `subscribed to ${subscription.filter} with QoS ${subscription.qos}, ${many}${group.members.length === 1 ? '' : ', and the next'}`
-        )
-      } else if (next === undefined) elsewhere.push(`${many}, of which each gets some (${subscription.filter})`)
-      else elsewhere.push(`${many}, of which ${next.clientId} is the next (${subscription.filter})`)
-      if (!mine && next === undefined) say('?', elsewhere.at(-1)!)
-    }
-    const isOpen = findings.some(({ bearing, text }) => bearing === '?' && elsewhere.includes(text))
-    if (!mine && !isOpen) for (const text of elsewhere) say('no', `it goes elsewhere: ${text}`)
-    return best
+      const bearing: Bearing = next === its ? 'ok' : next === undefined ? '?' : 'no'
+      const text = {
+        ok: `subscribed to ${written} with QoS ${wanted}, ${many}${group.members.length === 1 ? '' : ', and the next'}`,
+        '?': `${many}, of which each gets some (${written})`,
+        no: `it goes elsewhere: ${many}, of which ${next?.clientId} is the next (${written})`
+      }[bearing]
+      return [{ bearing, text, granted: hub.granted(wanted, qos) }]
+    })
+    const best = (['ok', '?', 'no'] as const).find(b => all.some(({ bearing }) => bearing === b))
+    for (const { bearing, text } of all) if (bearing === best) say(bearing, text)
+    return Math.max(0, ...all.map(({ granted }) => granted)) as QoS
   }
 
   async function notSubscribed(its: Session): Promise<void> {

@@ -113,6 +113,18 @@ test('banned add kicks at once: DISCONNECT 0x8A for MQTT 5; also who is still be
   assert.equal(listener!.shutdown_count['banned'], 2)
 })
 
+test('a banned user is refused also when only an exchange shows who that is', async t => {
+  const running = await startServer(t)
+  running.server.hooks.scope('test').authenticator('BADGE', () => ({
+    start: () => ({ result: 'success', username: 'alice' }),
+    next: () => ({ result: 'refuse' })
+  }))
+  const connect = () => Speaker.connect(t, running, { id: 'x', version: 5, properties: [[0x15, 'BADGE']] })
+  assert.equal((await connect()).connack.code, 0)
+  assert.equal((await running.admin.call('banned add', { as: 'username', who: 'alice' })).kicked, 1)
+  assert.equal((await connect()).connack.code, 0x8a)
+})
+
 test('a banned address or network is turned away at the door', async t => {
   const running = await startServer(t)
   const inside = await Speaker.connect(t, running, { id: 'inside' })
