@@ -1,5 +1,5 @@
 /** `broker init`: a home of one's own, from the files that the package ships. What is there already stays. */
-import { cpSync, existsSync, mkdirSync, readdirSync } from 'node:fs'
+import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
 import { packageRoot } from '../home.js'
 import { Exit, type Io } from './io.js'
@@ -12,7 +12,10 @@ export function init(dir: string, io: Io): number {
       if (!name.endsWith('.conf')) continue
       const to = join(root, folder, name)
       const isThere = existsSync(to)
-      if (!isThere) cpSync(join(packageRoot, folder, name), to)
+      if (!isThere) {
+        cpSync(join(packageRoot, folder, name), to)
+        if (folder === 'etc/plugins') chmodSync(to, 0o600) // for the passwords in them
+      }
       io.out(`${isThere ? 'kept' : 'made'}  ${relative(root, to)}`)
     }
   }
