@@ -38,6 +38,8 @@ export interface ServerOptions {
   readonly log: LogRoot
   /** Plugins that the embedding program brings itself, with their options. */
   readonly plugins?: readonly Brought[]
+  /** In place of the usual one. */
+  readonly openStore?: typeof openStore
 }
 
 export type Phase = 'starting' | 'running' | 'stopping'
@@ -86,7 +88,13 @@ export class Server {
     this.listeners = parts.listeners
   }
 
-  static async start({ settings, home, log, plugins: brought = [] }: ServerOptions): Promise<Server> {
+  static async start({
+    settings,
+    home,
+    log,
+    plugins: brought = [],
+    openStore: open = openStore
+  }: ServerOptions): Promise<Server> {
     const { options, loadAcl } = settings
     const unlock = home === undefined ? () => {} : hold(home, options.node.name)
     let server: Server | undefined
@@ -96,7 +104,7 @@ export class Server {
       const path = home?.path ?? ((file: string) => file)
       if (home !== undefined) await makeCertificates(options, home, log)
       const alarms = new Alarms(log)
-      const kept = home === undefined ? undefined : await openKept(options.store, home, alarms)
+      const kept = home === undefined ? undefined : await openKept(options.store, home, alarms, open)
       const broker = await Broker.create(options.mqtt, access, hooks, log, alarms, kept)
       const spaces = new Spaces()
       const plugins = new PluginHost(
@@ -139,6 +147,7 @@ export class Server {
       server.#undo.push(() => plugins.stopAll())
       if (home !== undefined) await plugins.loadRemembered()
       for (const { plugin, options: given } of brought) await plugins.adopt(plugin, given)
+      broker.resume()
       for (const listener of listeners) {
         if (server.#stopping !== undefined) break // asked to, by the admin socket
         await listener.open()
@@ -213,11 +222,12 @@ export class Server {
 async function openKept(
   { type, dir, required, sync, syncInterval }: BrokerOptions['store'],
   home: Home,
-  alarms: Alarms
+  alarms: Alarms,
+  open: typeof openStore
 ): Promise<Kept | undefined> {
   if (type === 'memory') return undefined
   try {
-    const { store, putAside } = await openStore(home.path(dir), { sync })
+    const { store, putAside } = await open(home.path(dir), { sync })
     if (putAside !== undefined) {
       alarms.raise(
         'store_damaged',

@@ -26,12 +26,9 @@ import { isTopicFilter, isTopicName, levelsOf, splitShared } from '../wire/topic
 import { ConnectionLife, type Decisions } from './aedes.js'
 import { type Control, Front } from './front.js'
 import { Overseer } from './overseer.js'
-import { aliveKey, type Restored, restore } from './restore.js'
+import { aliveKey, aliveMs, type Counts, restore } from './restore.js'
 import { Sessions } from './sessions.js'
 import { willFrom } from './will.js'
-
-/** How often the store is told that the broker runs: as much is unknown of when it ended, if it was killed. */
-const aliveMs = 30_000
 
 /** What outlives the process, and how. */
 export interface Kept {
@@ -72,6 +69,7 @@ export class Broker {
 
   readonly #kept: Kept | undefined
   #alive: NodeJS.Timeout | undefined
+  #resume = (): void => {}
 
   private constructor(
     options: MqttOptions,
@@ -120,10 +118,10 @@ export class Broker {
   }
 
   /** Reads what the store has. @param progress told now and then how many records have been read. */
-  async restore(progress: (records: number) => void): Promise<Restored | undefined> {
+  async restore(progress: (records: number) => void): Promise<Counts | undefined> {
     const { keeper } = this.hub
     if (this.#kept === undefined || keeper === undefined) return undefined
-    const restored = await restore({
+    const { counts, resume } = await restore({
       store: this.#kept.store,
       keeper,
       hub: this.hub,
@@ -135,7 +133,14 @@ export class Broker {
     const alive = (): void => keeper.put('meta', aliveKey, timeNow())
     alive()
     this.#alive = setInterval(alive, aliveMs).unref()
-    return restored
+    this.#resume = resume
+    return counts
+  }
+
+  /** Sessions that have expired meanwhile end and wills are sent, which those who judge them must be there for. */
+  resume(): void {
+    this.#resume()
+    this.#resume = () => {} // it has all that was read
   }
 
   /** Takes over a transport that a listener accepted. */

@@ -473,8 +473,10 @@ export class Front implements Handler, Gatekeeper, Link, Asker {
       const receipt = keeper?.gathered()
       if (!known) {
         metrics.pubrelMissed++
-        metrics.pubcompSent++
-        this.#answer(0x70, packetId)
+        this.#when(receipt, () => {
+          metrics.pubcompSent++
+          this.#answer(0x70, packetId)
+        })
       } else if (receipt === undefined) this.#complete(packetId)
       else this.#when(receipt, () => this.#complete(packetId))
     }

@@ -21,6 +21,10 @@ class Ring {
     return this.length === 0 ? undefined : this.#slots[this.#head]
   }
 
+  get #last(): number {
+    return (this.#head + this.length - 1) & (this.#slots.length - 1)
+  }
+
   push(item: Outgoing): void {
     if (this.length === this.#slots.length) this.#grow()
     this.#slots[(this.#head + this.length) & (this.#slots.length - 1)] = item
@@ -42,6 +46,11 @@ class Ring {
   }
 
   remove(item: Outgoing): boolean {
+    if (this.length > 0 && this.#slots[this.#last] === item) {
+      this.#slots[this.#last] = undefined // mostly it is the one that came last
+      this.length--
+      return true
+    }
     const left: Outgoing[] = []
     this.each(other => {
       if (other !== item) left.push(other)

@@ -13,7 +13,7 @@ import type { QoS } from '../wire/frame.js'
 import { protocolError } from '../wire/reason-codes.js'
 import { type OutgoingAliases, publishLength, writePublish } from './encode.js'
 import { Inflight, Outgoing } from './inflight.js'
-import type { Keeping, SessionKeep } from './keeper.js'
+import type { Keeping, Receipt, SessionKeep } from './keeper.js'
 import type { Message } from './message.js'
 import { MQueue, type Priorities } from './mqueue.js'
 import type { ShareGroup, Subscription } from './router.js'
@@ -77,6 +77,8 @@ export class Session implements Watched, Keeping {
   readonly subscriptions = new Map<string, Subscription<Session>>()
   /** Packet ids of QoS 2 messages that came in and were not yet released [MQTT-4.3.3-2], and the wheel's tick then. */
   readonly awaitingRel = new Map<number, number>()
+  /** What a publisher waits for of those, while it does: one that is sent again is not acknowledged before. */
+  receipts: Map<number, Receipt> | undefined
   /** Where what it has is stored; undefined for a session that ends with its connection, or where nothing is. */
   keep: SessionKeep | undefined
   readonly #limits: SessionLimits
@@ -330,9 +332,10 @@ export class Session implements Watched, Keeping {
 
   /** PUBREL, or none in time; false when there was no such id. */
   release(packetId: number): boolean {
-    if (!this.awaitingRel.delete(packetId)) return false
-    this.keep?.incomingReleased(packetId)
-    return true
+    this.receipts?.delete(packetId)
+    const was = this.awaitingRel.delete(packetId)
+    this.keep?.incomingReleased(packetId) // if there was none: its end may not be on disk yet
+    return was
   }
 
   // ── what is overdue, for MQTT 3 alone: MQTT 5 sends nothing twice on one connection [MQTT-4.4.0-1] ──
@@ -451,6 +454,7 @@ export class Session implements Watched, Keeping {
   withdraw(outgoing: Outgoing): boolean {
     if (this.#next !== outgoing) return this.#queue.remove(outgoing)
     this.#next = undefined
+    this.pump() // what waited behind it
     return true
   }
 
