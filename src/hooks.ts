@@ -56,6 +56,7 @@ export type EndReason =
   | 'send_timeout' // the peer does not read
   | 'takeover' // another connection with the same client id
   | 'kicked'
+  | 'listener_closed' // the listener it came through was taken out of the configuration
   | 'protocol_error'
   | 'packet_too_large'
   | 'not_authorized' // by the ACL, where mqtt.acl_deny_action = disconnect; or a re-authentication that failed

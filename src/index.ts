@@ -6,7 +6,7 @@
  *   await broker.stop()
  */
 import { AclRules } from './access/acl-file.js'
-import { brokerSchema, type GivenBrokerOptions } from './config/broker-options.js'
+import { brokerSchema, type GivenBrokerOptions, type LogOptions } from './config/broker-options.js'
 import { optionsFrom } from './config/config.js'
 import { BrokerError } from './errors.js'
 import { Home } from './home.js'
@@ -77,12 +77,13 @@ export async function startBroker({
     home === undefined
       ? { options: optionsFrom(brokerSchema, given), loadAcl: () => new AclRules([]) }
       : readSettings(home)
-  const log: LogRoot = createLog(
+  const sinks = (options: LogOptions): Sink[] => [
     ...(sink === undefined ? [] : [sink]),
-    ...(home === undefined ? [] : fileSinks(settings.options.log, home.path))
-  )
+    ...(home === undefined ? [] : fileSinks(options, home.path))
+  ]
+  const log: LogRoot = createLog(...sinks(settings.options.log))
   log.limitRepeats(settings.options.log.messagesPerSecond)
-  const server = await Server.start({ settings, home, log, plugins })
+  const server = await Server.start({ settings, home, log, sinks, plugins })
   const scope: HookScope = server.hooks.scope('the embedding program')
   const stop = async (mode?: StopMode): Promise<void> => {
     await server.stop(mode)

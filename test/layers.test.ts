@@ -22,10 +22,12 @@ const may: Record<string, string[]> = {
     'lock',
     'net/',
     'plugins',
+    'reload',
     'sys',
     'vm'
   ],
   sys: ['about', 'delivery/message'],
+  reload: ['config/', 'errors', 'settings', 'words'],
   settings: ['access/acl-file', 'config/', 'errors'],
   log: ['log-repeats'],
   plugins: ['config/', 'errors', 'words'],

@@ -5,10 +5,11 @@
  */
 import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { isDeepStrictEqual } from 'node:util'
 import type { Access, Admission } from '../access/access.js'
 import type { Alarms } from '../alarms.js'
 import type { MqttOptions } from '../config/broker-options.js'
-import { Hub } from '../delivery/hub.js'
+import { Hub, type HubOptions } from '../delivery/hub.js'
 import { Keeper } from '../delivery/keeper.js'
 import { Message } from '../delivery/message.js'
 import { Priorities } from '../delivery/mqueue.js'
@@ -54,12 +55,12 @@ export class Broker {
   readonly metrics = new Metrics()
   readonly hub: Hub
   readonly sessions: Sessions
-  readonly #options: MqttOptions
+  #options: MqttOptions
   readonly #access: Access
   readonly #hooks: Hooks
   readonly #log: Log
   readonly #wheel = new DeadlineWheel()
-  readonly #control: Control
+  #control: Control
   #life: ConnectionLife | undefined
   readonly #connections = new Set<Connection>()
   readonly #online = new Map<string, Front>()
@@ -86,20 +87,8 @@ export class Broker {
     this.#access = access
     this.#hooks = hooks
     this.#log = log
-    const { session, retain } = options
     const keeper = kept === undefined ? undefined : new Keeper(kept.store, storeAlarms(alarms), kept)
-    this.hub = new Hub(
-      {
-        shareStrategy: options.sharedSubscriptionStrategy,
-        maxRetained: retain.maxMessageNum,
-        maxRetainedPayload: retain.maxPayloadSize,
-        ignoreLoopDeliver: session.ignoreLoopDeliver,
-        upgradeQos: session.upgradeQos,
-        retainExpiry: retain.expiryInterval
-      },
-      keeper,
-      this.metrics
-    )
+    this.hub = new Hub(hubOptionsOf(options), keeper, this.metrics)
     const host = new Overseer(this.#wheel, alarms, log)
     this.sessions = new Sessions(this.hub, limitsOf(options), this.#wheel, host)
     this.#control = this.#makeControl()
@@ -115,7 +104,7 @@ export class Broker {
     kept?: Kept
   ): Promise<Broker> {
     const broker = new Broker(options, access, hooks, log, alarms, kept)
-    broker.#life = await ConnectionLife.create(broker.#decisions(), { idleTimeoutMs: options.client.idleTimeout })
+    broker.#life = await ConnectionLife.create(broker.#decisions())
     return broker
   }
 
@@ -136,6 +125,16 @@ export class Broker {
     alive()
     this.#alive = setInterval(alive, aliveMs).unref()
     return restored
+  }
+
+  /** Other options from now on; what a client was told when it came in stays true for its connection. */
+  use(options: MqttOptions): void {
+    const was = this.#options
+    this.#options = options
+    this.#control = this.#makeControl()
+    this.hub.use(hubOptionsOf(options))
+    const isSame = isDeepStrictEqual([was.session, was.mqueue], [options.session, options.mqueue])
+    if (!isSame) this.sessions.use(limitsOf(options))
   }
 
   /** Takes over a transport that a listener accepted. */
@@ -262,6 +261,13 @@ export class Broker {
     while (performance.now() < deadline && [...this.#connections].some(c => c.pendingBytes > 0)) await sleep(10)
   }
 
+  /** Ends the connections that came through a listener which is no more. */
+  hangUpOn(listener: string): void {
+    for (const connection of this.#connections) {
+      if (connection.origin.listener === listener) connection.hangUp('listener_closed')
+    }
+  }
+
   /** Ends every connection; what was written to it still goes out. */
   hangUpAll(): void {
     for (const connection of this.#connections) connection.hangUp('shutdown')
@@ -286,6 +292,7 @@ export class Broker {
   #makeControl(): Control {
     const { session, ...options } = this.#options
     const hooks = this.#hooks
+    const mqtt = (): MqttOptions => this.#options
     const pass = (message: Message): Promise<Message | null> => this.#pass(message)
     return {
       options: {
@@ -318,7 +325,9 @@ export class Broker {
       get filter() {
         return hooks.has('message.publish') ? pass : undefined
       },
-      denyDisconnects: options.aclDenyAction === 'disconnect',
+      get denyDisconnects() {
+        return mqtt().aclDenyAction === 'disconnect'
+      },
       connected: front => this.#connected(front),
       closed: front => this.#closed(front),
       subscribed: (front, filter, qos) => hooks.tell('session.subscribed', front.identity!.client, filter, qos),
@@ -461,6 +470,17 @@ function storeAlarms(alarms: Alarms): JournalEvents {
         why: messageOf(err)
       }),
     recovered: () => alarms.clear(storeAlarm)
+  }
+}
+
+function hubOptionsOf({ sharedSubscriptionStrategy, session, retain }: MqttOptions): HubOptions {
+  return {
+    shareStrategy: sharedSubscriptionStrategy,
+    maxRetained: retain.maxMessageNum,
+    maxRetainedPayload: retain.maxPayloadSize,
+    ignoreLoopDeliver: session.ignoreLoopDeliver,
+    upgradeQos: session.upgradeQos,
+    retainExpiry: retain.expiryInterval
   }
 }
 
