@@ -14,6 +14,7 @@ import { Keeper } from '../delivery/keeper.js'
 import { Message } from '../delivery/message.js'
 import { Priorities } from '../delivery/mqueue.js'
 import type { Session, SessionLimits } from '../delivery/session.js'
+import { Tap } from '../delivery/tap.js'
 import { BrokerError, messageOf } from '../errors.js'
 import type { ClientInfo, Message as HookMessage, Hooks } from '../hooks.js'
 import type { Log } from '../log.js'
@@ -219,6 +220,32 @@ export class Broker {
     const client = this.#online.get(clientId)?.identity?.client
     if (client !== undefined) this.#hooks.tell('session.subscribed', client, filter, qos)
     if (splitShared(filter).group === undefined) subscriber.feed(this.hub.retainedFor(subscription))
+  }
+
+  /** A subscription of the program that the broker is embedded in; no ACL applies. Returns what ends it. */
+  tap(filter: string, take: (message: HookMessage) => void): () => void {
+    if (!isTopicFilter(filter) || !this.#fits(filter)) {
+      throw new BrokerError('BAD_REQUEST', `not a topic filter: "${filter}"`)
+    }
+    let isOver = false
+    const subscriber = new Tap(({ topic, payload, from }, qos, retain) => {
+      if (isOver) return
+      try {
+        take({ topic, payload: Buffer.from(payload), qos, retain, from })
+      } catch (err) {
+        this.#log.error('a subscription of the embedding program failed', { filter, err })
+      }
+    })
+    const options = { noLocal: false, retainAsPublished: true, identifier: 0 }
+    const subscription = { subscriber, filter, qos: 2 as const, ...options }
+    this.hub.subscribe(subscription)
+    if (splitShared(filter).group === undefined) {
+      for (const { message, qos } of this.hub.retainedFor(subscription)) subscriber.deliver(message, qos, true)
+    }
+    return () => {
+      isOver = true
+      this.hub.unsubscribe(subscriber, filter)
+    }
   }
 
   unsubscribe(clientId: string, filter: string): void {
