@@ -117,6 +117,11 @@ export class Reload {
     })
   }
 
+  /** Resolves when nothing is being changed. */
+  async idle(): Promise<void> {
+    await this.#turn
+  }
+
   /** The keys that are `prefix` or below it; all without one. */
   show(prefix = ''): Shown[] {
     const file = trying([], () => this.#means.settings.files!.again())?.files?.values
@@ -190,7 +195,10 @@ export class Reload {
       listener.stopAccepting()
       broker.hangUpOn(listener.name)
     }
-    await Promise.all([...leaving.map(listener => listener.close()), sinks === undefined ? undefined : log.use(sinks)])
+    await Promise.all([
+      ...leaving.map(listener => listener.close({ goodbyes: true })),
+      sinks === undefined ? undefined : log.use(sinks)
+    ])
     return { certificates: plans.filter(({ swap }) => swap?.renews).map(({ listener }) => listener.name), ...rules }
   }
 

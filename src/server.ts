@@ -216,6 +216,7 @@ export class Server {
     this.#phase = 'stopping'
     this.log.info('broker is stopping', { mode, connections: this.broker.connectionCount })
     for (const listener of this.listeners) listener.stopAccepting()
+    await this.reloads?.idle() // which may be exchanging a plugin
     if (mode === 'drain') await this.broker.drained(timeoutMs)
     this.broker.hangUpAll()
     for (const undo of this.#undo.splice(0).reverse()) await undo()

@@ -12,6 +12,7 @@ import type { BrokerError } from '../src/errors.js'
 import { createLog } from '../src/log.js'
 import { fileSinks } from '../src/log-files.js'
 import { ensureCertificates } from '../src/net/certificates.js'
+import type { Report } from '../src/reload.js'
 import { Server } from '../src/server.js'
 import { readSettings } from '../src/settings.js'
 import { instance } from './support/cli.js'
@@ -50,6 +51,14 @@ async function answers(t: TestContext, port: number): Promise<boolean> {
   socket.destroy()
   return first === 0x20
 }
+
+/** Whether the port accepts a connection, whatever comes then. */
+const opens = async (port: number): Promise<boolean> =>
+  await new Promise(resolve => {
+    const socket = connect(port, '127.0.0.1')
+    socket.once('connect', () => resolve(true)).once('error', () => resolve(false))
+    socket.once('connect', () => socket.destroy())
+  })
 
 test('effects has every key of etc/broker.conf, and no other', () => {
   assert.deepEqual(Object.keys(effects).sort(), [...new Set(keysOf(brokerSchema).map(inTable))].sort())
@@ -313,6 +322,35 @@ test('listeners come, go and move; the clients of the others, and of one that mo
   assert(await answers(t, two))
 })
 
+test('the clients of a listener that is gone are told so on every transport', async t => {
+  const secure = ['ssl', 'ws', 'wss'].map(transport => `listener.${transport}.a = 127.0.0.1:0\n`).join('')
+  const running = await startServer(t, { conf: `listener.tcp.a = 127.0.0.1:0\n${secure}` })
+  const told = await Promise.all(
+    running.server.listeners.map(async ({ name, port }) => {
+      const scheme = { tcp: 'mqtt', ssl: 'mqtts' }[name.slice(0, -2)] ?? name.slice(0, -2)
+      const options = { protocolVersion: 5, rejectUnauthorized: false, reconnectPeriod: 0 } as const
+      const c = await mqtt.connectAsync(`${scheme}://127.0.0.1:${port}/mqtt`, options)
+      t.after(() => c.endAsync(true))
+      let code = 0
+      c.on('disconnect', ({ reasonCode }) => {
+        code = reasonCode!
+      })
+      const closed = next(c, 'close')
+      return async () => {
+        await closed
+        return code
+      }
+    })
+  )
+  conf(running, 'listener.tcp.b = 127.0.0.1:0')
+  await running.admin.call('reload', {})
+  assert.deepEqual(await Promise.all(told.map(code => code())), [0x98, 0x98, 0x98, 0x98])
+  assert.deepEqual(
+    running.server.listeners.map(l => l.name),
+    ['tcp:b']
+  )
+})
+
 test('a port that cannot be had leaves the one that it was to replace open', async t => {
   const port = await freePort()
   const running = await startServer(t, { conf: `listener.tcp.a = 127.0.0.1:${port}` })
@@ -497,7 +535,7 @@ export default {
   start({ options, hooks }) {
     if (options.password === 'broken') throw new Error('it does not start')
     hooks.on('client.authenticate', (_client, password) => String(password) === options.password ? 'allow' : 'deny')
-    return { check: async () => { if (options.password === 'lost') throw new Error('the backend is away') } }
+    return { check: async () => { if (options.password.includes('slow')) await new Promise(resolve => setTimeout(resolve, 150)); if (options.password.includes('lost')) throw new Error('the backend is away') } }
   }
 }
 `
@@ -545,6 +583,53 @@ test('a plugin whose file has changed is loaded anew; one that cannot work with 
   is('gate.password = broken')
   await assert.rejects(admin.call('plugins reload', { plugin: 'gate' }), /it does not start/)
   assert.deepEqual([await enters('two'), await enters()], [true, false])
+})
+
+test('who comes to a new port while a plugin is being tried waits, and is let in only when all is well', async t => {
+  const running = await startServer(t, { plugins: { gate: 'gate.password = one' } })
+  const { home, admin } = running
+  mkdirSync(home.path('plugins'))
+  writeFileSync(home.path('plugins/gate.mjs'), gate)
+  await admin.call('plugins load', { plugin: 'gate' })
+  for (const [password, isIn] of [
+    ['slow', true],
+    ['slow and lost', false]
+  ] as const) {
+    const port = await freePort()
+    writeFileSync(home.path('etc/plugins/gate.conf'), `gate.password = ${password}`)
+    conf(running, `listener.tcp.new = 127.0.0.1:${port}`)
+    const reloaded = admin.call('reload', {}).then(
+      () => true,
+      () => false
+    )
+    await until('the port is open', () => opens(port))
+    const raw = RawClient.over(t, connect(port, '127.0.0.1'))
+    raw.send(connectPacket())
+    assert.equal((await raw.readPacket()).toString('hex'), isIn ? '20020004' : '') // no password: refused by the plugin
+    assert.equal(await reloaded, isIn)
+  }
+})
+
+test('reloads and sets take turns; a listener that was stopped stays so, and starts with what is in force', async t => {
+  const port = await freePort()
+  const running = await startServer(t, { conf: `listener.tcp.a = 127.0.0.1:${port}\nlistener.tcp.b = 127.0.0.1:0` })
+  const { admin, server } = running
+  await admin.call('listeners stop', { proto: 'mqtt:tcp', port: `127.0.0.1:${port}` })
+  const other = await freePort()
+  conf(running, `listener.tcp.a = 127.0.0.1:${other}\nlistener.tcp.b = 127.0.0.1:0`)
+  const done = await Promise.all([
+    admin.call('reload', {}),
+    admin.call('set', { key: 'mqtt.max_topic_levels=7' }),
+    admin.call('reload', {}),
+    admin.call('set', { key: 'mqtt.max_topic_levels=8' }),
+    admin.call('set', { key: 'listener.tcp.c', value: '127.0.0.1:0' })
+  ])
+  assert.deepEqual(told((done[2] as Report).changes), ['mqtt.max_topic_levels: 7 → 128'])
+  assert.equal(server.options.mqtt.maxTopicLevels, 8)
+  assert(await answers(t, running.portOf('tcp:c')))
+  assert.deepEqual([await answers(t, port), await answers(t, other)], [false, false])
+  await admin.call('listeners start', { proto: 'mqtt:tcp', port: `127.0.0.1:${other}` })
+  assert(await answers(t, other))
 })
 
 test('set takes the words of the file, until a reload; show tells the value, the file and the default', async t => {

@@ -90,7 +90,7 @@ export const listeners = {
     run: (server, args) =>
       told('restart', server, args, async listener => {
         server.broker.hangUpOn(listener.name)
-        await listener.close()
+        await listener.close({ goodbyes: true })
         if (server.phase === 'running') await listener.open() // it may have been asked to stop meanwhile
       }),
     print: done('Restart')
@@ -102,7 +102,7 @@ export const listeners = {
     run: (server, args) =>
       told('stop', server, args, async listener => {
         server.broker.hangUpOn(listener.name)
-        await listener.close()
+        await listener.close({ goodbyes: true })
       }),
     print: done('Stop')
   })

@@ -29,7 +29,7 @@ export const effects: Readonly<Record<string, Effect>> = {
   'log.error.count': 'now',
   'log.crash.file': { restart: 'what keeps the process writes it' },
 
-  'mqtt.allow_anonymous': 'now',
+  'mqtt.allow_anonymous': 'connect',
   'mqtt.acl_nomatch': 'now',
   'mqtt.acl_file': 'now',
   'mqtt.acl_deny_action': 'now',

@@ -217,10 +217,13 @@ export class Listener {
     this.#door?.close()
   }
 
-  /** Accepts nobody any more; sockets that are being closed get a moment for that, the others end at once. */
-  async close(): Promise<void> {
+  /**
+   * Accepts nobody any more; sockets that are being closed get a moment for that, the others end at once. After
+   * `goodbyes` all get it: what is said through TLS and WebSocket is not with the socket yet.
+   */
+  async close({ goodbyes = false } = {}): Promise<void> {
     this.stopAccepting()
-    for (const socket of this.#sockets) if (!socket.writableEnded) socket.destroy()
+    if (!goodbyes) for (const socket of this.#sockets) if (!socket.writableEnded) socket.destroy()
     const deadline = performance.now() + closingMs
     while (this.#sockets.size > 0 && performance.now() < deadline) await sleep(5)
     for (const socket of this.#sockets) socket.destroy()
