@@ -287,6 +287,7 @@ export class PluginHost {
     await this.#inTurn(async () => {
       const done: PluginChange[] = []
       for (const change of changes) {
+        if (!this.#active.has(change.name)) continue // unloaded meanwhile
         try {
           const active = await this.#exchanged(change.name, change.next)
           done.push(change)
