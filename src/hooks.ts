@@ -56,6 +56,7 @@ export type EndReason =
   | 'send_timeout' // the peer does not read
   | 'takeover' // another connection with the same client id
   | 'kicked'
+  | 'listener_closed' // the listener it came through was taken out of the configuration
   | 'protocol_error'
   | 'packet_too_large'
   | 'not_authorized' // by the ACL, where mqtt.acl_deny_action = disconnect; or a re-authentication that failed
@@ -128,8 +129,11 @@ export interface Conversation {
 }
 
 export interface HookScope {
-  /** Adds a handler. Higher priority runs first; equal priorities run in order of registration. */
-  on<N extends HookName>(name: N, handler: Handler<N>, options?: { priority?: number }): void
+  /**
+   * Adds a handler; returns what removes it. Higher priority runs first; equal priorities run in order of
+   * registration.
+   */
+  on<N extends HookName>(name: N, handler: Handler<N>, options?: { priority?: number }): () => void
   /**
    * Takes on a method of enhanced authentication, such as `SCRAM-SHA-256`: `begin` is called for each CONNECT and
    * each re-authentication that names it. Throws when somebody has the method already.
@@ -179,11 +183,16 @@ export class Hooks {
   scope(owner: string): HookScope {
     return {
       on: (name, handler, { priority = 0 } = {}) => {
-        const list = [...this.#list(name), { owner, priority, handler }]
+        const entry = { owner, priority, handler }
+        const list = [...this.#list(name), entry]
         this.#entries.set(
           name,
           list.sort((a, b) => b.priority - a.priority)
         )
+        return () => {
+          const left = this.#list(name).filter(each => each !== entry)
+          this.#entries.set(name, left)
+        }
       },
       authenticator: (method, begin) => {
         const holder = this.#methods.get(method)?.owner

@@ -32,10 +32,10 @@ type Verdict = boolean | 'failed'
 type AccessOptions = Pick<MqttOptions, 'allowAnonymous' | 'aclNomatch' | 'cacheAcl' | 'aclCache'>
 
 export class Access {
-  readonly #options: AccessOptions
+  #options: AccessOptions
   readonly #hooks: Hooks
   readonly #log: Log
-  readonly #loadAcl: () => AclRules
+  #loadAcl: () => AclRules
   #acl: AclRules
   /** Goes up when rules change, which makes every cached verdict stale at once. */
   #epoch = 0
@@ -124,6 +124,18 @@ export class Access {
     }
     this.forgetVerdicts()
     return { rules: this.#acl.rules.length }
+  }
+
+  /** Other options and rules from now on. */
+  use(options: AccessOptions, loadAcl: () => AclRules, acl: AclRules): void {
+    this.#options = options
+    this.#loadAcl = loadAcl
+    this.#acl = acl
+    this.forgetVerdicts()
+  }
+
+  get acl(): AclRules {
+    return this.#acl
   }
 
   /** After a plugin came or went, what it would have said counts anew. */

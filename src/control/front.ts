@@ -92,6 +92,7 @@ const reasonOf: Partial<Record<EndReason, ReasonCode>> = {
   keepalive_timeout: Reason.KEEP_ALIVE_TIMEOUT,
   takeover: Reason.SESSION_TAKEN_OVER,
   kicked: Reason.ADMINISTRATIVE_ACTION,
+  listener_closed: Reason.ADMINISTRATIVE_ACTION,
   shutdown: Reason.SERVER_SHUTTING_DOWN,
   packet_too_large: Reason.PACKET_TOO_LARGE,
   not_authorized: Reason.NOT_AUTHORIZED

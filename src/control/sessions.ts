@@ -116,7 +116,7 @@ export interface Opened {
 
 export class Sessions {
   readonly #hub: Hub
-  readonly #limits: SessionLimits
+  #limits: SessionLimits
   readonly #wheel: DeadlineWheel
   readonly #host: SessionHost
   readonly #stays = new Map<string, Stay>()
@@ -126,6 +126,12 @@ export class Sessions {
     this.#limits = limits
     this.#wheel = wheel
     this.#host = host
+  }
+
+  /** Other limits, also for the sessions that there are. */
+  use(limits: SessionLimits): void {
+    this.#limits = limits
+    for (const { session } of this.#stays.values()) session.use(limits)
   }
 
   get size(): number {

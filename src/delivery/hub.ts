@@ -41,12 +41,17 @@ export class Hub {
   /** Undefined where nothing outlives the process. */
   readonly keeper: Keeper | undefined
   readonly metrics: Metrics
-  readonly #options: HubOptions
+  #options: HubOptions
 
   constructor(options: HubOptions, keeper?: Keeper, metrics = new Metrics()) {
     this.#options = options
     this.keeper = keeper
     this.metrics = metrics
+  }
+
+  /** Other options from now on; what is retained already keeps its time. */
+  use(options: HubOptions): void {
+    this.#options = options
   }
 
   subscribe(subscription: Subscription<Session>): Subscribed {

@@ -81,12 +81,12 @@ export class Session implements Watched, Keeping {
   receipts: Map<number, Receipt> | undefined
   /** Where what it has is stored; undefined for a session that ends with its connection, or where nothing is. */
   keep: SessionKeep | undefined
-  readonly #limits: SessionLimits
+  #limits: SessionLimits
   readonly #host: SessionHost | undefined
   readonly #wheel: SessionHost['wheel'] | undefined
-  readonly #highWatermark: number
+  #highWatermark = never
   /** The shorter of the two times after which something is overdue; 0 is none. */
-  readonly #interval: number
+  #interval = 0
   readonly #metrics: Metrics
   readonly #queue: MQueue
   readonly #inflight = new Inflight()
@@ -122,10 +122,27 @@ export class Session implements Watched, Keeping {
     this.#metrics = metrics
     this.#host = host
     this.#wheel = host?.wheel
-    this.#highWatermark = host === undefined ? never : (limits.highWatermark ?? never)
-    const { retryInterval = 0, awaitRelTimeout = 0 } = limits
-    this.#interval = Math.min(retryInterval || awaitRelTimeout, awaitRelTimeout || retryInterval)
     this.#queue = new MQueue(limits.maxQueued, limits.priorities)
+    this.#derive()
+  }
+
+  #derive(): void {
+    this.#highWatermark = this.#host === undefined ? never : (this.#limits.highWatermark ?? never)
+    const { retryInterval = 0, awaitRelTimeout = 0 } = this.#limits
+    this.#interval = Math.min(retryInterval || awaitRelTimeout, awaitRelTimeout || retryInterval)
+  }
+
+  /** Other limits; the window of a connected client stays what it was until it comes back. */
+  use(limits: SessionLimits): void {
+    this.#limits = limits
+    this.#derive()
+    for (const lost of this.#queue.use(limits.maxQueued, limits.priorities)) this.#drop(lost)
+    if (this.#isHigh) {
+      if (this.#queue.length <= (limits.lowWatermark ?? 0) || this.#highWatermark === never) this.#high(false)
+    } else if (this.#queue.length > this.#highWatermark) this.#high(true)
+    this.#wheel?.forget(this)
+    this.#mayWatch = this.#wheel !== undefined && this.#interval > 0 && this.#link?.version === 4
+    if (this.#mayWatch && (this.#inflight.size > 0 || this.awaitingRel.size > 0)) this.#watch(this.#interval)
   }
 
   get online(): boolean {
@@ -485,13 +502,15 @@ export class Session implements Watched, Keeping {
   /** False when there was no room for it. */
   #wait(outgoing: Outgoing): boolean {
     const lost = this.#queue.push(outgoing)
-    if (lost !== undefined) {
-      lost.entry?.forget()
-      this.#metrics.droppedQueueFull++
-      this.#lost()
-    }
+    if (lost !== undefined) this.#drop(lost)
     if (this.#queue.length > this.#highWatermark && !this.#isHigh) this.#high(true)
     return lost !== outgoing
+  }
+
+  #drop(lost: Outgoing): void {
+    lost.entry?.forget()
+    this.#metrics.droppedQueueFull++
+    this.#lost()
   }
 
   #send0(link: Link, message: Message, retain: boolean, identifiers: readonly number[] | undefined): void {
