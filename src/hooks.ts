@@ -57,6 +57,7 @@ export type EndReason =
   | 'takeover' // another connection with the same client id
   | 'kicked'
   | 'banned' // while it was connected
+  | 'listener_closed' // the listener it came through was taken out of the configuration
   | 'protocol_error'
   | 'packet_too_large'
   | 'not_authorized' // by the ACL, where mqtt.acl_deny_action = disconnect; or a re-authentication that failed
@@ -157,10 +158,14 @@ export interface Asked<A> extends Omit<Explained<A>, 'answer'> {
 
 export interface HookScope {
   /**
-   * Adds a handler. Higher priority runs first; equal priorities run in order of registration. Of a question,
+   * Adds a handler; returns what removes it. Higher priority runs first; equal priorities run in order of registration. Of a question,
    * `explain` says what the handler would answer and why; without it, the handler itself is asked.
    */
-  on<N extends HookName>(name: N, handler: Handler<N>, options?: { priority?: number; explain?: Explain<N> }): void
+  on<N extends HookName>(
+    name: N,
+    handler: Handler<N>,
+    options?: { priority?: number; explain?: Explain<N> }
+  ): () => void
   /**
    * Takes on a method of enhanced authentication, such as `SCRAM-SHA-256`: `begin` is called for each CONNECT and
    * each re-authentication that names it. Throws when somebody has the method already.
@@ -211,11 +216,16 @@ export class Hooks {
   scope(owner: string): HookScope {
     return {
       on: (name, handler, { priority = 0, explain } = {}) => {
-        const list = [...this.#list(name), { owner, priority, handler, explain }]
+        const entry = { owner, priority, handler, explain }
+        const list = [...this.#list(name), entry]
         this.#entries.set(
           name,
           list.sort((a, b) => b.priority - a.priority)
         )
+        return () => {
+          const left = this.#list(name).filter(each => each !== entry)
+          this.#entries.set(name, left)
+        }
       },
       authenticator: (method, begin) => {
         const holder = this.#methods.get(method)?.owner

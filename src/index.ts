@@ -6,15 +6,16 @@
  *   await broker.stop()
  */
 import { AclRules } from './access/acl-file.js'
-import { brokerSchema, type GivenBrokerOptions } from './config/broker-options.js'
+import { brokerSchema, type GivenBrokerOptions, type LogOptions } from './config/broker-options.js'
 import { optionsFrom } from './config/config.js'
 import { BrokerError } from './errors.js'
 import { Home } from './home.js'
-import type { ClientInfo, Handler, HookName, HookScope } from './hooks.js'
+import type { ClientInfo, Handler, HookName, HookScope, Message } from './hooks.js'
 import { createLog, type LogRoot, type Sink } from './log.js'
 import { fileSinks } from './log-files.js'
 import type { ListenerInfo } from './net/listener.js'
 import type { Brought } from './plugins.js'
+import type { Report } from './reload.js'
 import { Server, type StopMode } from './server.js'
 import { readSettings, type Settings } from './settings.js'
 
@@ -48,8 +49,15 @@ export interface RunningBroker extends AsyncDisposable {
   kick(clientId: string): Promise<void>
   /** Publishes without asking the ACL. */
   publish(message: PublishOptions): Promise<void>
-  /** Adds a hook handler of the program's own. */
-  on<N extends HookName>(name: N, handler: Handler<N>, options?: { priority?: number }): void
+  /**
+   * Calls the handler with each message under the filter, those that are retained first; returns what ends it. The
+   * ACL is not asked, and `retain` and `qos` are as published.
+   */
+  subscribe(filter: string, handler: (message: Message) => void): () => void
+  /** Adds a hook handler of the program's own; returns what removes it. */
+  on<N extends HookName>(name: N, handler: Handler<N>, options?: { priority?: number }): () => void
+  /** Reads the home's etc/ again, as `broker reload` does; a broker without a home has nothing to read. */
+  reload(): Promise<Report>
   /** Stops once, however often it is asked to; resolves when every port is free. */
   stop(mode?: StopMode): Promise<void>
   /** Resolves when the broker has stopped, whoever stopped it. */
@@ -77,12 +85,13 @@ export async function startBroker({
     home === undefined
       ? { options: optionsFrom(brokerSchema, given), loadAcl: () => new AclRules([]) }
       : readSettings(home)
-  const log: LogRoot = createLog(
+  const sinks = (options: LogOptions): Sink[] => [
     ...(sink === undefined ? [] : [sink]),
-    ...(home === undefined ? [] : fileSinks(settings.options.log, home.path))
-  )
+    ...(home === undefined ? [] : fileSinks(options, home.path))
+  ]
+  const log: LogRoot = createLog(...sinks(settings.options.log))
   log.limitRepeats(settings.options.log.messagesPerSecond)
-  const server = await Server.start({ settings, home, log, plugins })
+  const server = await Server.start({ settings, home, log, sinks, plugins })
   const scope: HookScope = server.hooks.scope('the embedding program')
   const stop = async (mode?: StopMode): Promise<void> => {
     await server.stop(mode)
@@ -95,6 +104,12 @@ export async function startBroker({
     kick: clientId => server.broker.kick(clientId),
     publish: ({ topic, payload = '', qos = 0, retain = false }) =>
       server.broker.publish({ topic, payload: Buffer.from(payload as Uint8Array), qos, retain }),
+    subscribe: (filter, handler) => server.broker.tap(filter, handler),
+    reload: async () => {
+      if (server.reloads === undefined)
+        throw new BrokerError('BAD_REQUEST', 'a broker without a home has no files to read')
+      return await server.reloads.reload()
+    },
     on: (name, handler, options) => scope.on(name, handler, options),
     stop,
     stopped: server.stopped,
@@ -135,4 +150,5 @@ export type { Level, Sink } from './log.js'
 export type { ListenerInfo } from './net/listener.js'
 export { type Plugin, type PluginContext, plugin, type Running } from './plugin.js'
 export type { Brought } from './plugins.js'
+export type { Change, Report } from './reload.js'
 export type { StopMode } from './server.js'

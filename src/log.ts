@@ -40,6 +40,8 @@ export interface LogRoot extends Log {
   setLevel(level: Level, target?: string): LogTarget[]
   /** How many equal lines about one client a second are written; 0 is all. */
   limitRepeats(perSecond: number): void
+  /** Puts others in place of the sinks that it was made with, and closes those; levels that were set are forgotten. */
+  use(sinks: readonly Sink[]): Promise<void>
   /** Closes every sink. */
   close(): Promise<void>
 }
@@ -63,6 +65,7 @@ export function createLog(...given: Sink[]): LogRoot {
   /** By target, where it was set. */
   const chosen = new Map<string, Level>()
   const levelOf = ({ target, level }: Sink): Level => (target === undefined ? level : (chosen.get(target) ?? level))
+  let own: readonly Sink[] = given
   const destination = {
     write(line: string): void {
       let text: string | undefined
@@ -119,6 +122,15 @@ export function createLog(...given: Sink[]): LogRoot {
         settle()
         void sink.close?.()
       }
+    },
+    async use(next) {
+      const old = own
+      own = next
+      chosen.clear()
+      for (const sink of old) sinks.delete(sink)
+      for (const sink of next) sinks.add(sink)
+      settle()
+      await Promise.all(old.filter(sink => !next.includes(sink)).map(sink => sink.close?.()))
     },
     async close() {
       repeats.flush()

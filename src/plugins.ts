@@ -11,8 +11,9 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFile
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import { isDeepStrictEqual } from 'node:util'
 import type { MqttOptions } from './config/broker-options.js'
-import { type Given, optionsFrom, readConfig, type Schema } from './config/config.js'
+import { type Given, optionsFrom, readConfig, type Schema, type Value, type Values } from './config/config.js'
 import { allOrProblems } from './config/problem.js'
 import { BrokerError, messageOf } from './errors.js'
 import type { Hooks } from './hooks.js'
@@ -63,7 +64,21 @@ export function pluginPaths(
   return { etcDir: path(etcDir), loadedFile: path(loadedFile), ownDir: path('plugins'), path }
 }
 
-interface Active {
+/** What a plugin's file says. */
+interface Read {
+  readonly options: any
+  /** Undefined for a plugin that has no file. */
+  readonly values: Values | undefined
+}
+
+/** A loaded plugin whose file says something else by now. */
+export interface PluginChange {
+  readonly name: string
+  readonly was: Read
+  readonly next: Read
+}
+
+interface Active extends Read {
   readonly plugin: Plugin
   readonly running: Running | undefined
   trouble: string | undefined
@@ -157,12 +172,15 @@ export class PluginHost {
   /** Loads what was loaded when the broker last ran. Only a wrong configuration stops the start. */
   async loadRemembered(): Promise<void> {
     for (const name of this.#remembered()) {
-      const active = await this.#startNamed(name)
-      void this.#check(active).catch((err: unknown) => {
-        active.trouble ??= messageOf(err)
-        this.#log.error('plugin loaded, but cannot work yet', { plugin: emqttdName(name), err })
-      })
+      this.#checkLater(await this.#startNamed(name))
     }
+  }
+
+  #checkLater(active: Active): void {
+    void this.#check(active).catch((err: unknown) => {
+      active.trouble ??= messageOf(err)
+      this.#log.error('plugin loaded, but cannot work yet', { plugin: emqttdName(active.plugin.name), err })
+    })
   }
 
   /** Loads a plugin under any of its names, now and at every later start. */
@@ -185,7 +203,12 @@ export class PluginHost {
   async adopt<S extends Schema>(brought: Plugin<S>, given?: Given<S>): Promise<void> {
     await this.#inTurn(async () => {
       if (this.#active.has(brought.name)) throw new BrokerError('CONFLICT', `plugin ${brought.name} is loaded already`)
-      await this.#check(await this.#start(brought as unknown as Plugin, optionsFrom(brought.options, given)))
+      await this.#check(
+        await this.#start(brought as unknown as Plugin, {
+          options: optionsFrom(brought.options, given),
+          values: undefined
+        })
+      )
     })
   }
 
@@ -206,8 +229,7 @@ export class PluginHost {
     const name = canonicalName(typed)
     await this.#inTurn(async () => {
       if (!this.#active.has(name)) throw new BrokerError('NOT_FOUND', 'not_started')
-      this.#read(await this.#find(name))
-      const active = await this.#exchanged(name)
+      const active = await this.#exchanged(name, this.#read(await this.#find(name)))
       try {
         await this.#check(active)
       } catch (cause) {
@@ -222,15 +244,65 @@ export class PluginHost {
     })
   }
 
-  /** In between, clients that it would judge must not pass for anonymous ones. */
-  async #exchanged(name: string): Promise<Active> {
+  /**
+   * In between, clients that it would judge must not pass for anonymous ones. A plugin that cannot start anew goes
+   * on as it was; where it cannot do that either, nobody is let in unjudged until a restart.
+   */
+  async #exchanged(name: string, next: Read): Promise<Active> {
+    const was = this.#active.get(name)!
     const open = this.#hooks.keepShut()
+    let isAway = false
     try {
       await this.#stop(name)
-      return await this.#startNamed(name)
+      try {
+        return await this.#start(was.plugin, next)
+      } catch (err) {
+        isAway = true
+        await this.#start(was.plugin, was)
+        isAway = false
+        throw err
+      }
     } finally {
-      open()
+      if (!isAway) open()
     }
+  }
+
+  /** Reads the files of the loaded plugins again; throws a ConfigError with every problem. */
+  changes(): PluginChange[] {
+    const named = [...this.#active.values()].filter(({ values }) => values !== undefined)
+    const read = allOrProblems(
+      ...named.map(
+        ({ plugin }) =>
+          () =>
+            this.#read(plugin)
+      )
+    )
+    return named
+      .map((was, i) => ({ name: was.plugin.name, was, next: read[i]! }))
+      .filter(({ was, next }) => !isDeepStrictEqual(was.options, next.options))
+  }
+
+  /** Exchanges plugins for themselves with other options; when one cannot work with them, all go on as they were. */
+  async exchange(changes: readonly PluginChange[]): Promise<void> {
+    await this.#inTurn(async () => {
+      const done: PluginChange[] = []
+      for (const change of changes) {
+        if (!this.#active.has(change.name)) continue // unloaded meanwhile
+        try {
+          const active = await this.#exchanged(change.name, change.next)
+          done.push(change)
+          await this.#check(active)
+        } catch (cause) {
+          for (const { name, was } of done.reverse()) this.#checkLater(await this.#exchanged(name, was))
+          throw new BrokerError('PLUGIN_FAILED', `${emqttdName(change.name)}: ${messageOf(cause)}`, { cause })
+        }
+      }
+    })
+  }
+
+  /** What the files of the loaded plugins said when they were loaded. */
+  values(): ReadonlyMap<string, Value> {
+    return new Map([...this.#active.values()].flatMap(({ values = new Map() }) => [...values]))
   }
 
   /** What a loaded plugin has for its commands. */
@@ -257,11 +329,13 @@ export class PluginHost {
     return await this.#start(found, this.#read(found))
   }
 
-  async #start(found: Plugin, options: any): Promise<Active> {
+  async #start(found: Plugin, { options, values }: Read): Promise<Active> {
     const { name } = found
     const log = this.#log.child(emqttdName(name))
     const active: { -readonly [K in keyof Active]: Active[K] } = {
       plugin: found,
+      options,
+      values,
       running: undefined,
       trouble: undefined
     }
@@ -303,9 +377,12 @@ export class PluginHost {
     return join(this.#options.etcDir, `${name}.conf`)
   }
 
-  #read({ name, options, prefix, check }: Plugin): any {
+  #read({ name, options, prefix, check }: Plugin): Read {
     const { env } = this.#options
-    return readConfig(this.#conf(name), options, { prefix, env, ...(check === undefined ? {} : { check }) })
+    const values = new Map<string, Value>()
+    const take = (key: string, value: Value): void => void values.set(key, value)
+    const given = { prefix, env, take, ...(check === undefined ? {} : { check }) }
+    return { options: readConfig(this.#conf(name), options, given), values }
   }
 
   async #find(name: string): Promise<Plugin> {

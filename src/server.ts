@@ -10,16 +10,17 @@ import { Access } from './access/access.js'
 import { serveAdmin } from './admin/server.js'
 import { Alarms } from './alarms.js'
 import { commands } from './commands/index.js'
-import { type BrokerOptions, listenersOf } from './config/broker-options.js'
+import { type BrokerOptions, type ListenerOptions, type LogOptions, listenersOf } from './config/broker-options.js'
 import { Broker, type Kept } from './control/broker.js'
 import { BrokerError } from './errors.js'
 import { type Home, version } from './home.js'
 import { Hooks } from './hooks.js'
 import { lock } from './lock.js'
-import type { LogRoot } from './log.js'
+import type { LogRoot, Sink } from './log.js'
 import { ensureCertificates } from './net/certificates.js'
-import { Listener } from './net/listener.js'
+import { Listener, type ListenerContext } from './net/listener.js'
 import { type Brought, PluginHost, pluginPaths } from './plugins.js'
+import { Reload } from './reload.js'
 import type { Settings } from './settings.js'
 import { fileShelf } from './shelf.js'
 import { restoreFrom, StoreCare } from './store/care.js'
@@ -37,8 +38,12 @@ export interface ServerOptions {
   /** Undefined for a broker inside another program that keeps no files and no admin socket. */
   readonly home: Home | undefined
   readonly log: LogRoot
+  /** What `log.*` asks for, where that may change while the broker runs. */
+  readonly sinks?: (options: LogOptions) => Sink[]
   /** Plugins that the embedding program brings itself, with their options. */
   readonly plugins?: readonly Brought[]
+  /** In place of the usual one. */
+  readonly openStore?: typeof openStore
 }
 
 export type Phase = 'starting' | 'running' | 'stopping'
@@ -48,7 +53,8 @@ type Undo = () => void | Promise<void>
 export class Server {
   readonly version = version
   readonly startedAt = new Date()
-  readonly options: BrokerOptions
+  /** In force. */
+  options: BrokerOptions
   readonly home: Home | undefined
   readonly log: LogRoot
   readonly hooks: Hooks
@@ -58,7 +64,9 @@ export class Server {
   readonly sys: Sys
   readonly vm = new Vm()
   readonly plugins: PluginHost
-  readonly listeners: readonly Listener[]
+  listeners: readonly Listener[]
+  /** Undefined without a home. */
+  reloads: Reload | undefined
   #store: StoreCare | undefined
   #phase: Phase = 'starting'
   readonly #undo: Undo[] = []
@@ -87,7 +95,14 @@ export class Server {
     this.listeners = parts.listeners
   }
 
-  static async start({ settings, home, log, plugins: brought = [] }: ServerOptions): Promise<Server> {
+  static async start({
+    settings,
+    home,
+    log,
+    sinks,
+    plugins: brought = [],
+    openStore: open = openStore
+  }: ServerOptions): Promise<Server> {
     const { options, loadAcl } = settings
     const unlock = home === undefined ? () => {} : hold(home, options.node.name)
     let server: Server | undefined
@@ -98,7 +113,7 @@ export class Server {
       if (home !== undefined) access.banned.open(fileShelf(home.path('data/banned.json')))
       if (home !== undefined) await makeCertificates(options, home, log)
       const alarms = new Alarms(log)
-      const kept = home === undefined ? undefined : await openKept(options.store, home, alarms)
+      const kept = home === undefined ? undefined : await openKept(options.store, home, alarms, open)
       const broker = await Broker.create(options.mqtt, access, hooks, log, alarms, kept)
       const spaces = new Spaces()
       const plugins = new PluginHost(
@@ -112,18 +127,22 @@ export class Server {
         hooks,
         log
       )
-      const listeners = listenersOf(options).map(
-        o =>
-          new Listener(o, {
-            establish: (transport, origin) => broker.establish(transport, origin),
-            banned: address => access.banned.findAddress(address) !== undefined,
-            turnedAway: (...whom) => broker.attempts.turnedAway(...whom),
-            path,
-            log,
-            needsSubprotocol: options.mqtt.websocketProtocolHeader,
-            maxPacketSize: options.mqtt.maxPacketSize
-          })
-      )
+      const mqtt = (): BrokerOptions['mqtt'] => (server?.options ?? options).mqtt
+      const context: ListenerContext = {
+        establish: (transport, origin) => broker.establish(transport, origin),
+        banned: address => access.banned.findAddress(address) !== undefined,
+        turnedAway: (...whom) => broker.attempts.turnedAway(...whom),
+        path,
+        log,
+        get needsSubprotocol() {
+          return mqtt().websocketProtocolHeader
+        },
+        get maxPacketSize() {
+          return mqtt().maxPacketSize
+        }
+      }
+      const listener = (of: ListenerOptions): Listener => new Listener(of, context)
+      const listeners = listenersOf(options).map(listener)
       const about = { node: options.node.name, version, interval: options.mqtt.broker.sysInterval }
       const sys = new Sys({ ...about, startedAt: new Date() }, broker, hooks)
       server = new Server({ options, home, log, hooks, access, alarms, broker, sys, plugins, listeners })
@@ -141,16 +160,22 @@ export class Server {
       server.#undo.push(() => vm.stop())
       sys.start()
       server.#undo.push(() => sys.stop())
+      if (home !== undefined && settings.files !== undefined) {
+        const certificates = (next: BrokerOptions): Promise<void> => makeCertificates(next, home, log)
+        server.reloads = new Reload(server, { home, settings, listener, certificates, sinks })
+      }
       if (home !== undefined) server.#undo.push(await serveAdmin(home, commands, server))
       await server.#restore()
       if (kept !== undefined) spaces.load(kept.store, broker.hub.keeper!.journal)
       server.#undo.push(() => plugins.stopAll())
       if (home !== undefined) await plugins.loadRemembered()
       for (const { plugin, options: given } of brought) await plugins.adopt(plugin, given)
+      broker.resume()
+      const all = server
+      server.#undo.push(async () => void (await Promise.all(all.listeners.map(each => each.close()))))
       for (const listener of listeners) {
         if (server.#stopping !== undefined) break // asked to, by the admin socket
         await listener.open()
-        server.#undo.push(() => listener.close())
         log.info('listening', { listener: listener.name, on: listener.info().bind })
       }
     } catch (err) {
@@ -209,6 +234,7 @@ export class Server {
     this.#phase = 'stopping'
     this.log.info('broker is stopping', { mode, connections: this.broker.connectionCount })
     for (const listener of this.listeners) listener.stopAccepting()
+    await this.reloads?.idle() // which may be exchanging a plugin
     if (mode === 'drain') await this.broker.drained(timeoutMs)
     this.broker.hangUpAll()
     for (const undo of this.#undo.splice(0).reverse()) await undo()
@@ -221,11 +247,12 @@ export class Server {
 async function openKept(
   { type, dir, required, sync, syncInterval }: BrokerOptions['store'],
   home: Home,
-  alarms: Alarms
+  alarms: Alarms,
+  open: typeof openStore
 ): Promise<Kept | undefined> {
   if (type === 'memory') return undefined
   try {
-    const { store, putAside } = await openStore(home.path(dir), { sync })
+    const { store, putAside } = await open(home.path(dir), { sync })
     if (putAside !== undefined) {
       alarms.raise(
         'store_damaged',

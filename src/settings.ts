@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { type AclRules, parseAcl } from './access/acl-file.js'
 import { type BrokerOptions, brokerConf, brokerSchema } from './config/broker-options.js'
-import { readConfig, readText } from './config/config.js'
+import { parseConfig, readConfig, readText, type Value, type Values } from './config/config.js'
 import { allOrProblems, ConfigError } from './config/problem.js'
 import { BrokerError } from './errors.js'
 import type { Home } from './home.js'
@@ -11,6 +11,8 @@ export interface Settings {
   readonly options: BrokerOptions
   /** Reads mqtt.acl_file as it is now. */
   readonly loadAcl: () => AclRules
+  /** What was read by key, and how to read it anew; not there where a program gave the options itself. */
+  readonly files?: { readonly values: Values; readonly again: () => Settings }
 }
 
 /** Throws a ConfigError with the problems of etc/broker.conf and of the ACL file it names. */
@@ -25,13 +27,36 @@ export function readSettings(home: Home, env: NodeJS.ProcessEnv = process.env): 
   const file = home.path('etc/acl.conf')
   const aclFile = (): string => (options === undefined ? file : home.path(options.mqtt.aclFile))
   const loadAcl = (): AclRules => parseAcl(readText(aclFile()), aclFile())
+  const values = new Map<string, Value>()
   allOrProblems(
     () => {
-      options = readConfig(home.conf, brokerSchema, { ...brokerConf, env })
+      options = readConfig(home.conf, brokerSchema, {
+        ...brokerConf,
+        env,
+        take: (key, value) => values.set(key, value)
+      })
     },
     () => missingIsAProblem(loadAcl, aclFile)
   )
-  return { options: options!, loadAcl }
+  return { options: options!, loadAcl, files: { values, again: () => readSettings(home, env) } }
+}
+
+/** The settings that a file with these values would make; throws a BrokerError in the file's words. */
+export function settingsOf(home: Home, given: ReadonlyMap<string, Value>): Settings & { values: Values } {
+  const set = [...given].filter(([, { from }]) => from !== undefined)
+  const values = new Map<string, Value>()
+  try {
+    const options = parseConfig(set.map(([key, { text }]) => `${key} = ${text}`).join('\n'), brokerSchema, {
+      ...brokerConf,
+      env: {},
+      take: (key, value) => values.set(key, { ...value, from: given.get(key)?.from })
+    })
+    const aclFile = home.path(options.mqtt.aclFile)
+    return { options, loadAcl: () => parseAcl(readText(aclFile), aclFile), values }
+  } catch (err) {
+    if (!(err instanceof ConfigError)) throw err
+    throw new BrokerError('BAD_REQUEST', err.problems.map(({ message }) => message).join('\n'), { cause: err })
+  }
 }
 
 /** The ACL file's absence belongs in the list of problems, beside the others. */

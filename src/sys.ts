@@ -28,6 +28,7 @@ export class Sys {
   readonly #broker: Broker
   readonly #hooks: Hooks
   readonly #root: string
+  #interval = 0
   readonly #timers: NodeJS.Timeout[] = []
 
   constructor(options: SysOptions, broker: Broker, hooks: Hooks) {
@@ -37,14 +38,20 @@ export class Sys {
     this.#root = `$SYS/brokers/${options.node}`
   }
 
+  /** Another interval from now on. */
+  use(interval: number): void {
+    if (interval === this.#interval) return
+    this.#interval = interval
+    for (const timer of this.#timers.splice(0)) clearInterval(timer)
+    if (interval === 0) return
+    this.#timers.push(
+      setInterval(() => this.#heartbeat(), heartbeatMs).unref(),
+      setInterval(() => this.#tell(), interval).unref()
+    )
+  }
+
   start(): void {
-    const { interval } = this.#options
-    if (interval > 0) {
-      this.#timers.push(
-        setInterval(() => this.#heartbeat(), heartbeatMs).unref(),
-        setInterval(() => this.#tell(), interval).unref()
-      )
-    }
+    this.use(this.#options.interval)
     const scope = this.#hooks.scope(owner)
     scope.on('client.connected', client => this.#came(client, 0))
     scope.on('client.refused', (client, code) => this.#came(client, code))

@@ -12,6 +12,7 @@ import type { Command } from '../src/commands/command.js'
 import { commands } from '../src/commands/index.js'
 import { brokerSchema } from '../src/config/broker-options.js'
 import { describeKeys, type Schema } from '../src/config/config.js'
+import { type Effect, effects } from '../src/config/effect.js'
 import { startBroker } from '../src/index.js'
 import type { Plugin } from '../src/plugin.js'
 import authPgsql from '../src/plugins/auth-pgsql.js'
@@ -76,6 +77,20 @@ for (const { file, of } of manuals) {
     }
   })
 }
+
+test('docs/configuration.md says of each key when it is in force', () => {
+  const text = read('docs/configuration.md')
+  const rows = [...text.matchAll(/^\| (at once|for connections made from then on|after a restart) \| (.*) \|$/gm)]
+  const names = { 'at once': 'now', 'for connections made from then on': 'connect', 'after a restart': 'restart' }
+  const told = rows.flatMap(([, when, keys]) =>
+    keys!.split(', ').map(key => [key.replaceAll('`', ''), names[when as keyof typeof names]])
+  )
+  const effect = (e: Effect): string => (typeof e === 'string' ? e : 'restart')
+  assert.deepEqual(
+    Object.fromEntries(told),
+    Object.fromEntries(Object.entries(effects).map(([k, e]) => [k, effect(e)]))
+  )
+})
 
 test('docs/commands.md has every command of broker-ctl', () => {
   const text = read('docs/commands.md')

@@ -69,10 +69,10 @@ const listed = (plugin: string): string => plugin.replaceAll('-', '_')
 
 export class Access {
   readonly banned = new Banned()
-  readonly #options: AccessOptions
+  #options: AccessOptions
   readonly #hooks: Hooks
   readonly #log: Log
-  readonly #loadAcl: () => AclRules
+  #loadAcl: () => AclRules
   #acl: AclRules
   /** Goes up when rules change, which makes every cached verdict stale at once. */
   #epoch = 0
@@ -230,6 +230,18 @@ export class Access {
     }
     this.forgetVerdicts()
     return { rules: this.#acl.rules.length }
+  }
+
+  /** Other options and rules from now on. */
+  use(options: AccessOptions, loadAcl: () => AclRules, acl: AclRules): void {
+    this.#options = options
+    this.#loadAcl = loadAcl
+    this.#acl = acl
+    this.forgetVerdicts()
+  }
+
+  get acl(): AclRules {
+    return this.#acl
   }
 
   /** After a plugin came or went, what it would have said counts anew. */

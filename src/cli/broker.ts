@@ -61,6 +61,11 @@ function programOf(io: Io, end: (status: number) => void): Program {
     .addOption(modes())
     .addOption(seconds('how long to wait for either'))
 
+  on('reload', 'Read everything under etc/ again while the broker runs', async ({ json }) => {
+    const { reload } = await import('./commands.js')
+    return await reload(home(), io, json === true)
+  }).option('--json', 'print the result as JSON')
+
   on('console', 'Run the broker on this terminal; Ctrl-C stops it', async () => {
     const { serve } = await import('./serve.js')
     return await serve(home(), 'console')

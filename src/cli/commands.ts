@@ -4,6 +4,9 @@ import { type Home, version } from '../home.js'
 import { ping, restartDaemon, type StartOptions, type StopOptions, startDaemon, stopDaemon } from './daemon.js'
 import { complain, Exit, type Io, near } from './io.js'
 
+/** Each plugin whose file has changed may take its backend's time-outs. */
+const reloadMs = 60_000
+
 // What reads the configuration is loaded where it is needed: `broker ping` need not wait for it.
 
 export async function start(home: Home, io: Io, options: Omit<StartOptions, 'crashFile'>): Promise<number> {
@@ -35,6 +38,19 @@ export async function restart(home: Home, io: Io, options: StopOptions): Promise
     io.out('ok')
     return Exit.ok
   })
+}
+
+export async function reload(home: Home, io: Io, json: boolean): Promise<number> {
+  const { AdminClient } = await import('../admin/client.js')
+  const { printReport } = await import('../commands/config.js')
+  try {
+    const report = await new AdminClient(home.adminSocket, reloadMs).call('reload', {})
+    io.out(json ? JSON.stringify(report) : printReport(report))
+    return Exit.ok
+  } catch (err) {
+    if (err instanceof BrokerError && err.code === 'UNREACHABLE') return await notResponding(home, io)
+    throw err
+  }
 }
 
 /** A start that fails is told with its reason, and with what the broker has written meanwhile. */

@@ -46,6 +46,7 @@ interface Place {
 const asked: Readonly<Record<string, string>> = {
   clientId: 'clients',
   plugin: 'plugins',
+  key: 'keys',
   listener: 'listeners',
   target: 'targets'
 }

@@ -4,6 +4,7 @@
  */
 
 import type { LogOptions } from '../config/broker-options.js'
+import { BrokerError } from '../errors.js'
 import type { Home } from '../home.js'
 import { createLog, type Log, type LogRoot, type Sink } from '../log.js'
 import { fileSinks, terminalSink } from '../log-files.js'
@@ -24,16 +25,17 @@ export async function serve(home: Home, manner: Manner): Promise<number> {
   try {
     const settings = readSettings(home)
     const { log: options } = settings.options
-    log = createLog(...fileSinks(options, home.path))
+    const files = fileSinks(options, home.path)
+    log = createLog(...files, ...sinksFor(manner, options.console))
     log.limitRepeats(options.messagesPerSecond)
-    const remove = sinksFor(manner, options.console).map(log.add)
     dieLoudly(log, manner === 'daemon' ? home : undefined)
     const stopOnSignal = listenToSignals(log, manner)
     let server: Server
     try {
-      server = await Server.start({ settings, home, log })
+      const sinks = (of: LogOptions): Sink[] => [...fileSinks(of, home.path), ...sinksFor(manner, of.console)]
+      server = await Server.start({ settings, home, log, sinks })
     } catch (err) {
-      if (manner === 'console') for (const each of remove) each() // complain() tells the same person
+      if (manner === 'console') await log.use(files) // complain() tells the same person
       log.critical('broker did not start', { err })
       throw err
     }
@@ -75,10 +77,19 @@ function listenToSignals(log: Log, manner: Manner): (server: Server) => void {
   }
   process.on('SIGINT', stop)
   process.on('SIGTERM', stop)
-  // A console ends with its terminal; the others outlive the one they were started from.
-  process.on('SIGHUP', manner === 'console' ? stop : () => {})
+  // A console ends with its terminal; the others read their configuration again, as daemons do.
+  process.on('SIGHUP', manner === 'console' ? stop : () => void reread(running, log))
   return server => {
     running = server
+  }
+}
+
+async function reread(server: Server | undefined, log: Log): Promise<void> {
+  try {
+    await server?.reloads?.reload()
+  } catch (err) {
+    if (!(err instanceof BrokerError)) throw err
+    log.error('configuration is not read again', { err })
   }
 }
 

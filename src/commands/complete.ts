@@ -10,6 +10,7 @@ const kinds: Readonly<Record<string, (server: Server) => Iterable<string> | Prom
   clients: ({ broker }) => broker.clientIds(),
   plugins: async ({ plugins }) => (await plugins.list()).map(({ name }) => name),
   listeners: ({ listeners }) => listeners.map(({ name }) => name),
+  keys: ({ reloads }) => reloads?.show().map(({ key }) => key) ?? [],
   targets: ({ log }) => log.targets().map(({ target }) => target)
 }
 

@@ -7,6 +7,7 @@ import { broker } from './broker.js'
 import { clients } from './clients.js'
 import { bridges, cluster } from './cluster.js'
 import { complete } from './complete.js'
+import { config } from './config.js'
 import { listeners } from './listeners.js'
 import { log } from './log.js'
 import { messages } from './messages.js'
@@ -24,6 +25,7 @@ import { vm } from './vm.js'
 
 export const commands = {
   ...status,
+  ...config,
   ...broker,
   ...cluster,
   ...acl,

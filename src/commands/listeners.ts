@@ -89,7 +89,8 @@ export const listeners = {
     acts,
     run: (server, args) =>
       told('restart', server, args, async listener => {
-        await listener.close()
+        server.broker.hangUpOn(listener.name)
+        await listener.close({ goodbyes: true })
         if (server.phase === 'running') await listener.open() // it may have been asked to stop meanwhile
       }),
     print: done('Restart')
@@ -98,7 +99,11 @@ export const listeners = {
     summary: 'Stop a listener; its clients are disconnected',
     usage,
     acts,
-    run: (server, args) => told('stop', server, args, listener => listener.close()),
+    run: (server, args) =>
+      told('stop', server, args, async listener => {
+        server.broker.hangUpOn(listener.name)
+        await listener.close({ goodbyes: true })
+      }),
     print: done('Stop')
   })
 }

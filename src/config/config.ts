@@ -50,7 +50,22 @@ export interface ReadOptions<S> {
   check?: (options: Options<S>, report: (key: string, message: string) => void) => void
   /** Says more about a key that no schema has, such as one whose meaning was emqttd's alone. */
   explain?: (key: string) => string | undefined
+  /** Is told each key of the schema that is set or has a default. */
+  take?: (key: string, value: Value) => void
 }
+
+/** What a key has, and how that is written. */
+export interface Value {
+  readonly value: unknown
+  /** Undefined where it is not set and has no default that could be written. */
+  readonly text: string | undefined
+  /** Where it is set: a file, or an environment variable. */
+  readonly from: string | undefined
+  /** The default as it would be written. */
+  readonly fallback: string | undefined
+}
+
+export type Values = ReadonlyMap<string, Value>
 
 export function readConfig<S extends Schema>(file: string, schema: S, options: ReadOptions<S> = {}): Options<S> {
   return parseConfig(readText(file), schema, { ...options, file })
@@ -86,7 +101,7 @@ interface Entry {
 export function parseConfig<S extends Schema>(
   source: string,
   schema: S,
-  { file = 'config', prefix = '', env = {}, check, explain }: ReadOptions<S> & { file?: string } = {}
+  { file = 'config', prefix = '', env = {}, check, explain, take }: ReadOptions<S> & { file?: string } = {}
 ): Options<S> {
   const problems: Problem[] = []
   const entries = new Map<string, Entry>()
@@ -180,11 +195,14 @@ export function parseConfig<S extends Schema>(
     const entry = entries.get(path)
     if (entry === undefined) {
       if (k.fallback === undefined) problems.push({ file, line: 1, column: 1, message: missing(path) })
+      else take?.(path, { value: k.fallback.value, text: k.fallback.text, from: undefined, fallback: k.fallback.text })
       return k.fallback?.value
     }
     entry.used = true
     try {
-      return k.parse(entry.text)
+      const value = k.parse(entry.text)
+      take?.(path, { value, text: entry.text, from: entry.file, fallback: k.fallback?.text })
+      return value
     } catch (err) {
       if (!(err instanceof SyntaxError)) throw err
       problem(entry, `${path}: ${err.message}`)

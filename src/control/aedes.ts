@@ -30,10 +30,7 @@ export class ConnectionLife {
     this.#aedes = aedes
   }
 
-  static async create<A extends Asker>(
-    decisions: Decisions<A>,
-    { idleTimeoutMs }: { idleTimeoutMs: number }
-  ): Promise<ConnectionLife> {
+  static async create<A extends Asker>(decisions: Decisions<A>): Promise<ConnectionLife> {
     const askerOf = (client: Client): A => (client.conn as unknown as AedesStream).asker as A
     const aedes = await Aedes.createBroker({
       mq: silentQueue,
@@ -41,7 +38,7 @@ export class ConnectionLife {
       maxClientsIdLength: 65_535,
       keepaliveLimit: 0,
       queueLimit: Number.MAX_SAFE_INTEGER, // packets come one at a time
-      connectTimeout: Math.min(idleTimeoutMs + 60_000, 2 ** 31 - 1) // ours comes first
+      connectTimeout: 2 ** 31 - 1 // ours comes first, and may be changed
     })
     aedes.authenticate = (client, username, password, done) => {
       const decided = (code: number | undefined): void => {

@@ -5,15 +5,17 @@
  */
 import type { Duplex } from 'node:stream'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
+import { isDeepStrictEqual } from 'node:util'
 import type { Access, AclExplanation, Admission, LoginTrial } from '../access/access.js'
 import { type Ban, concerns, type Suspect, sayBan } from '../access/banned.js'
 import type { Alarms } from '../alarms.js'
 import type { MqttOptions } from '../config/broker-options.js'
-import { Hub } from '../delivery/hub.js'
+import { Hub, type HubOptions } from '../delivery/hub.js'
 import { Keeper } from '../delivery/keeper.js'
 import { Message } from '../delivery/message.js'
 import { Priorities } from '../delivery/mqueue.js'
 import type { Session, SessionLimits } from '../delivery/session.js'
+import { Tap } from '../delivery/tap.js'
 import { BrokerError, messageOf } from '../errors.js'
 import type { Action, ClientInfo, Message as HookMessage, Hooks } from '../hooks.js'
 import type { Log } from '../log.js'
@@ -30,13 +32,10 @@ import { ConnectionLife, type Decisions } from './aedes.js'
 import { type Attempt, Attempts } from './attempts.js'
 import { type Control, Front } from './front.js'
 import { Overseer } from './overseer.js'
-import { aliveKey, type Restored, restore } from './restore.js'
+import { aliveKey, aliveMs, type Counts, restore } from './restore.js'
 import { Sessions } from './sessions.js'
 import { explainMessage, type MessageExplanation, type MessageQuestion } from './why-message.js'
 import { willFrom } from './will.js'
-
-/** How often the store is told that the broker runs: as much is unknown of when it ended, if it was killed. */
-const aliveMs = 30_000
 
 /** What outlives the process, and how. */
 export interface Kept {
@@ -61,12 +60,12 @@ export class Broker {
   readonly sessions: Sessions
   readonly tracer: Tracer
   readonly attempts = new Attempts()
-  readonly #options: MqttOptions
+  #options: MqttOptions
   readonly #access: Access
   readonly #hooks: Hooks
   readonly #log: Log
   readonly #wheel = new DeadlineWheel()
-  readonly #control: Control
+  #control: Control
   #life: ConnectionLife | undefined
   readonly #connections = new Set<Connection>()
   readonly #online = new Map<string, Front>()
@@ -79,6 +78,7 @@ export class Broker {
 
   readonly #kept: Kept | undefined
   #alive: NodeJS.Timeout | undefined
+  #resume = (): void => {}
 
   private constructor(
     options: MqttOptions,
@@ -94,20 +94,8 @@ export class Broker {
     this.#hooks = hooks
     this.#log = log
     this.tracer = new Tracer(log)
-    const { session, retain } = options
     const keeper = kept === undefined ? undefined : new Keeper(kept.store, storeAlarms(alarms), kept)
-    this.hub = new Hub(
-      {
-        shareStrategy: options.sharedSubscriptionStrategy,
-        maxRetained: retain.maxMessageNum,
-        maxRetainedPayload: retain.maxPayloadSize,
-        ignoreLoopDeliver: session.ignoreLoopDeliver,
-        upgradeQos: session.upgradeQos,
-        retainExpiry: retain.expiryInterval
-      },
-      keeper,
-      this.metrics
-    )
+    this.hub = new Hub(hubOptionsOf(options), keeper, this.metrics)
     const host = new Overseer(this.#wheel, alarms, log)
     this.sessions = new Sessions(this.hub, limitsOf(options), this.#wheel, host)
     this.#control = this.#makeControl()
@@ -123,15 +111,15 @@ export class Broker {
     kept?: Kept
   ): Promise<Broker> {
     const broker = new Broker(options, access, hooks, log, alarms, kept)
-    broker.#life = await ConnectionLife.create(broker.#decisions(), { idleTimeoutMs: options.client.idleTimeout })
+    broker.#life = await ConnectionLife.create(broker.#decisions())
     return broker
   }
 
   /** Reads what the store has. @param progress told now and then how many records have been read. */
-  async restore(progress: (records: number) => void): Promise<Restored | undefined> {
+  async restore(progress: (records: number) => void): Promise<Counts | undefined> {
     const { keeper } = this.hub
     if (this.#kept === undefined || keeper === undefined) return undefined
-    const restored = await restore({
+    const { counts, resume } = await restore({
       store: this.#kept.store,
       keeper,
       hub: this.hub,
@@ -143,7 +131,24 @@ export class Broker {
     const alive = (): void => keeper.put('meta', aliveKey, timeNow())
     alive()
     this.#alive = setInterval(alive, aliveMs).unref()
-    return restored
+    this.#resume = resume
+    return counts
+  }
+
+  /** Sessions that have expired meanwhile end and wills are sent, which those who judge them must be there for. */
+  resume(): void {
+    this.#resume()
+    this.#resume = () => {} // it has all that was read
+  }
+
+  /** Other options from now on; what a client was told when it came in stays true for its connection. */
+  use(options: MqttOptions): void {
+    const was = this.#options
+    this.#options = options
+    this.#control = this.#makeControl()
+    this.hub.use(hubOptionsOf(options))
+    const isSame = isDeepStrictEqual([was.session, was.mqueue], [options.session, options.mqueue])
+    if (!isSame) this.sessions.use(limitsOf(options))
   }
 
   /** Takes over a transport that a listener accepted. */
@@ -238,6 +243,32 @@ export class Broker {
     const client = this.#online.get(clientId)?.identity?.client
     if (client !== undefined) this.#hooks.tell('session.subscribed', client, filter, qos)
     if (splitShared(filter).group === undefined) subscriber.feed(this.hub.retainedFor(subscription))
+  }
+
+  /** A subscription of the program that the broker is embedded in; no ACL applies. Returns what ends it. */
+  tap(filter: string, take: (message: HookMessage) => void): () => void {
+    if (!isTopicFilter(filter) || !this.#fits(filter)) {
+      throw new BrokerError('BAD_REQUEST', `not a topic filter: "${filter}"`)
+    }
+    let isOver = false
+    const subscriber = new Tap(({ topic, payload, from }, qos, retain) => {
+      if (isOver) return
+      try {
+        take({ topic, payload: Buffer.from(payload), qos, retain, from })
+      } catch (err) {
+        this.#log.error('a subscription of the embedding program failed', { filter, err })
+      }
+    })
+    const options = { noLocal: false, retainAsPublished: true, identifier: 0 }
+    const subscription = { subscriber, filter, qos: 2 as const, ...options }
+    this.hub.subscribe(subscription)
+    if (splitShared(filter).group === undefined) {
+      for (const { message, qos } of this.hub.retainedFor(subscription)) subscriber.deliver(message, qos, true)
+    }
+    return () => {
+      isOver = true
+      this.hub.unsubscribe(subscriber, filter)
+    }
   }
 
   unsubscribe(clientId: string, filter: string): void {
@@ -335,6 +366,13 @@ export class Broker {
     while (performance.now() < deadline && [...this.#connections].some(c => c.pendingBytes > 0)) await sleep(10)
   }
 
+  /** Ends the connections that came through a listener which is no more. */
+  hangUpOn(listener: string): void {
+    for (const connection of this.#connections) {
+      if (connection.origin.listener === listener) connection.hangUp('listener_closed')
+    }
+  }
+
   /** Ends every connection; what was written to it still goes out. */
   hangUpAll(): void {
     for (const connection of this.#connections) connection.hangUp('shutdown')
@@ -360,6 +398,7 @@ export class Broker {
   #makeControl(): Control {
     const { session, ...options } = this.#options
     const hooks = this.#hooks
+    const mqtt = (): MqttOptions => this.#options
     const pass = (message: Message): Promise<Message | null> => this.#pass(message)
     return {
       options: {
@@ -396,7 +435,9 @@ export class Broker {
       get filter() {
         return hooks.has('message.publish') ? pass : undefined
       },
-      denyDisconnects: options.aclDenyAction === 'disconnect',
+      get denyDisconnects() {
+        return mqtt().aclDenyAction === 'disconnect'
+      },
       connected: front => this.#connected(front),
       closed: front => this.#closed(front),
       subscribed: (front, filter, qos) => hooks.tell('session.subscribed', front.identity!.client, filter, qos),
@@ -586,6 +627,17 @@ function storeAlarms(alarms: Alarms): JournalEvents {
         why: messageOf(err)
       }),
     recovered: () => alarms.clear(storeAlarm)
+  }
+}
+
+function hubOptionsOf({ sharedSubscriptionStrategy, session, retain }: MqttOptions): HubOptions {
+  return {
+    shareStrategy: sharedSubscriptionStrategy,
+    maxRetained: retain.maxMessageNum,
+    maxRetainedPayload: retain.maxPayloadSize,
+    ignoreLoopDeliver: session.ignoreLoopDeliver,
+    upgradeQos: session.upgradeQos,
+    retainExpiry: retain.expiryInterval
   }
 }
 

@@ -99,6 +99,7 @@ const reasonOf: Partial<Record<EndReason, ReasonCode>> = {
   takeover: Reason.SESSION_TAKEN_OVER,
   kicked: Reason.ADMINISTRATIVE_ACTION,
   banned: Reason.BANNED,
+  listener_closed: Reason.ADMINISTRATIVE_ACTION,
   shutdown: Reason.SERVER_SHUTTING_DOWN,
   packet_too_large: Reason.PACKET_TOO_LARGE,
   not_authorized: Reason.NOT_AUTHORIZED
@@ -530,8 +531,10 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
       const receipt = keeper?.gathered()
       if (!known) {
         metrics.pubrelMissed++
-        metrics.pubcompSent++
-        this.#answer(0x70, packetId)
+        this.#when(receipt, () => {
+          metrics.pubcompSent++
+          this.#answer(0x70, packetId)
+        })
       } else if (receipt === undefined) this.#complete(packetId)
       else this.#when(receipt, () => this.#complete(packetId))
     }

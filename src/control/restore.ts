@@ -15,6 +15,12 @@ import type { SessionRecord, Sessions } from './sessions.js'
 import type { LastWill, WillRecord } from './will.js'
 
 export interface Restored {
+  readonly counts: Counts
+  /** The clocks of the sessions go on: what is over ends, and wills that are due are sent. */
+  resume(): void
+}
+
+export interface Counts {
   readonly sessions: number
   readonly subscriptions: number
   /** On their way to sessions. */
@@ -36,8 +42,9 @@ export interface RestoreParts {
 
 const sliceLength = 2000
 
-/** When the broker was last known to run, in milliseconds since 1970: clients that were there then are gone since. */
+/** When the broker was last known to run, in milliseconds since 1970; it is written every `aliveMs`. */
 export const aliveKey = Buffer.from('alive')
+export const aliveMs = 30_000
 
 interface Stored {
   readonly session: Session
@@ -61,9 +68,15 @@ export async function restore(parts: RestoreParts): Promise<Restored> {
     return count
   }
 
+  /** The session has gone; its number must not be another's while this is on its way. */
+  function orphan(table: Table, key: Buffer): void {
+    keeper.used({ session: firstOf(key) })
+    keeper.remove(table, key)
+  }
   let aliveAt = now
   await each('meta', (key, value) => {
-    if (aliveKey.equals(key)) aliveAt = Math.min(now, value.readDoubleLE(0))
+    // A client that was there when the broker was killed has been away since then or later, never since before.
+    if (aliveKey.equals(key)) aliveAt = Math.min(now, value.readDoubleLE(0) + aliveMs)
   })
   const messages = new Map<number, Message>()
   await each('message', (key, value) => {
@@ -82,21 +95,21 @@ export async function restore(parts: RestoreParts): Promise<Restored> {
   })
   const subscriptions = await each('subscription', (key, value) => {
     const session = byId.get(firstOf(key))?.session
-    if (session === undefined) return keeper.remove('subscription', key)
+    if (session === undefined) return orphan('subscription', key)
     const subscription = { subscriber: session, ...decodeSubscription(value) }
     hub.router.add(subscription)
     session.subscriptions.set(subscription.filter, subscription)
   })
   await each('incoming', (key, _value) => {
     const session = byId.get(firstOf(key))?.session
-    if (session === undefined) keeper.remove('incoming', key)
+    if (session === undefined) orphan('incoming', key)
     else session.awaitingRel.set(secondOf(key), 0)
   })
   const entries = await each('entry', (key, value) => {
     const stored = byId.get(firstOf(key))
     const { message, qos, retain, identifiers, shared } = decodeEntry(value)
     const body = typeof message === 'number' ? messages.get(message) : (message ?? new Message())
-    if (stored === undefined || body === undefined) return keeper.remove('entry', key)
+    if (stored === undefined || body === undefined) return orphan('entry', key)
     const group = shared === undefined ? undefined : hub.router.group(shared)
     const outgoing = new Outgoing(body, qos, retain, identifiers, group)
     outgoing.received = message === undefined
@@ -104,33 +117,38 @@ export async function restore(parts: RestoreParts): Promise<Restored> {
     stored.entries.push({ sequence: secondOf(key), outgoing })
   })
   for (const [number, { keepers }] of messages) if (keepers === 0) keeper.remove('message', numberKey(number))
-  for (const stored of byId.values()) {
-    putBack(stored, parts.maxInflight || 65_535)
-    sessions.resume(stored.session, stored.record.awayAt ?? aliveAt)
-  }
+  for (const stored of byId.values()) putBack(stored, parts.maxInflight || 65_535)
   const retained = await each('retained', (key, value) => {
     const message = decodeMessage(value, 0)
     if (message.expiredAt(now)) keeper.remove('retained', key)
     else hub.retained.put(message.topic, message)
   })
-  return { sessions: byId.size, subscriptions, messages: entries, retained }
+  return {
+    counts: { sessions: byId.size, subscriptions, messages: entries, retained },
+    resume: () => {
+      for (const { session, record } of byId.values()) sessions.resume(session, record.awayAt ?? aliveAt)
+    }
+  }
 }
 
 /**
  * What may have been sent comes first, and under the ids that it had. Of a client that was there when the broker
- * ended nobody knows what it was sent: it is as much as its window holds.
+ * ended nobody knows what it was sent: it is as much as its window holds. Ids go round: of two under the same one
+ * only the first can have been sent.
  */
 function putBack({ session, record, entries }: Stored, window: number): void {
   const sent = new Set<Outgoing>()
+  const byPacketId = new Map<number, Outgoing>()
+  for (const { outgoing } of entries)
+    if (!byPacketId.has(outgoing.packetId)) byPacketId.set(outgoing.packetId, outgoing)
   if (record.awayAt === null) {
-    for (const { outgoing } of entries) if (outgoing.received || sent.size < window) sent.add(outgoing)
+    for (const outgoing of byPacketId.values()) if (outgoing.received || sent.size < window) sent.add(outgoing)
   } else {
-    const byPacketId = new Map(entries.map(({ outgoing }) => [outgoing.packetId, outgoing]))
     for (const packetId of record.underWay) {
       const outgoing = byPacketId.get(packetId)
       if (outgoing !== undefined) sent.add(outgoing)
     }
-    for (const { outgoing } of entries) if (outgoing.received) sent.add(outgoing)
+    for (const outgoing of byPacketId.values()) if (outgoing.received) sent.add(outgoing)
   }
   for (const outgoing of sent) session.restore(outgoing, true)
   for (const { outgoing } of entries) if (!sent.has(outgoing)) session.restore(outgoing, false)

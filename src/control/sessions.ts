@@ -35,6 +35,8 @@ class Stay implements Watched {
   expirySeconds: number
   /** The client's, from its CONNECT on until it is sent or no longer due. */
   will: LastWill | undefined
+  /** It is being judged; the store has it until it is routed. */
+  #leaving: LastWill | undefined
   #willAt = Number.POSITIVE_INFINITY
   #expiresAt = Number.POSITIVE_INFINITY
   /** On the clock of the wall. */
@@ -63,13 +65,17 @@ class Stay implements Watched {
     this.#willAt = this.#expiresAt = Number.POSITIVE_INFINITY
   }
 
+  get isOver(): boolean {
+    return this.#expiresAt <= now()
+  }
+
   deadline(): number {
     return Math.min(this.#willAt, this.#expiresAt)
   }
 
   expire(): void {
     this.sendWill()
-    if (this.#expiresAt <= now()) this.#over()
+    if (this.isOver) this.#over()
     else this.#wheel.watch(this)
   }
 
@@ -78,8 +84,11 @@ class Stay implements Watched {
     this.will = undefined
     this.#willAt = Number.POSITIVE_INFINITY
     if (will === undefined) return
-    will.publish()
-    this.session.keep?.changed()
+    this.#leaving = will
+    void will.publish().then(() => {
+      if (this.#leaving === will) this.#leaving = undefined
+      this.session.keep?.changed()
+    })
   }
 
   record(id: number): Uint8Array {
@@ -90,7 +99,7 @@ class Stay implements Watched {
       createdAt: session.createdAt.getTime(),
       expiry: expirySeconds,
       awayAt: this.#awayAt ?? null,
-      will: will?.record() ?? null,
+      will: (will ?? this.#leaving)?.record() ?? null,
       underWay: this.#awayAt === undefined ? [] : session.underWay()
     }
     return Buffer.from(JSON.stringify(record))
@@ -101,13 +110,13 @@ class Stay implements Watched {
 export interface Opened {
   readonly session: Session
   readonly present: boolean
-  /** Open until a stored session that was discarded is gone from the store. */
+  /** Open until the store has it so: the session as it is now, and none that was discarded. */
   readonly receipt: Receipt | undefined
 }
 
 export class Sessions {
   readonly #hub: Hub
-  readonly #limits: SessionLimits
+  #limits: SessionLimits
   readonly #wheel: DeadlineWheel
   readonly #host: SessionHost
   readonly #stays = new Map<string, Stay>()
@@ -117,6 +126,12 @@ export class Sessions {
     this.#limits = limits
     this.#wheel = wheel
     this.#host = host
+  }
+
+  /** Other limits, also for the sessions that there are. */
+  use(limits: SessionLimits): void {
+    this.#limits = limits
+    for (const { session } of this.#stays.values()) session.use(limits)
   }
 
   get size(): number {
@@ -147,17 +162,17 @@ export class Sessions {
    */
   open(clientId: string, cleanStart: boolean, expirySeconds: number, will: LastWill | undefined): Opened {
     const before = this.#stays.get(clientId)
-    if (before !== undefined && !cleanStart) {
+    const { keeper } = this.#hub
+    if (keeper?.journal.isFailing !== true) keeper?.gather() // else who comes in would wait for the next try
+    if (before !== undefined && !cleanStart && !before.isOver) {
       const { session } = before
       this.#wheel.forget(before)
       before.back(will)
       before.expirySeconds = expirySeconds
       if (expirySeconds === 0) this.#forget(session)
       session.keep?.changed()
-      return { session, present: true, receipt: undefined }
+      return { session, present: true, receipt: keeper?.gathered() }
     }
-    const { keeper } = this.#hub
-    if (before?.session.keep !== undefined) keeper?.gather()
     if (before !== undefined) this.#end(clientId, before)
     const session = new Session(clientId, this.#limits, this.#host, new Date(), this.#hub.metrics)
     const stay = this.#stayOf(session, expirySeconds)
@@ -200,11 +215,12 @@ export class Sessions {
     return session
   }
 
-  /** The time alone of a restored session goes on. @param since when its client went, on the clock of the wall. */
+  /** The time alone of a restored session goes on, or is over. @param since when its client went, on the clock of the wall. */
   resume(session: Session, since: number): void {
     const stay = this.#stays.get(session.clientId)!
     stay.alone(since)
-    this.#wheel.watch(stay)
+    if (stay.isOver) stay.expire()
+    else this.#wheel.watch(stay)
   }
 
   /** MQTT 5's DISCONNECT may change how long the session lives on. */
@@ -221,7 +237,7 @@ export class Sessions {
     session.detach()
     const stay = this.#stays.get(session.clientId)
     if (stay?.session !== session) {
-      will?.publish()
+      void will?.publish()
       return
     }
     stay.will = will

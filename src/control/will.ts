@@ -47,8 +47,9 @@ export class LastWill {
     return this.#will.delay
   }
 
-  publish(): void {
-    this.#publish().catch((err: unknown) =>
+  /** Resolves when it has been routed, or is not to be. */
+  publish(): Promise<void> {
+    return this.#publish().catch((err: unknown) =>
       this.#host.log.error('will', { clientId: this.#identity.client.clientId, err })
     )
   }

@@ -41,12 +41,17 @@ export class Hub {
   /** Undefined where nothing outlives the process. */
   readonly keeper: Keeper | undefined
   readonly metrics: Metrics
-  readonly #options: HubOptions
+  #options: HubOptions
 
   constructor(options: HubOptions, keeper?: Keeper, metrics = new Metrics()) {
     this.#options = options
     this.keeper = keeper
     this.metrics = metrics
+  }
+
+  /** Other options from now on; what is retained already keeps its time. */
+  use(options: HubOptions): void {
+    this.#options = options
   }
 
   subscribe(subscription: Subscription<Session>): Subscribed {
@@ -61,9 +66,8 @@ export class Hub {
 
   unsubscribe(session: Session, filter: string): boolean {
     session.subscriptions.delete(filter)
-    const was = this.router.remove(session, filter)
-    if (was) session.keep?.unsubscribed(filter)
-    return was
+    session.keep?.unsubscribed(filter) // if there was none: its end may not be on disk yet
+    return this.router.remove(session, filter)
   }
 
   /** Ends a session: its subscriptions go, and what a group gave it goes to another member. */
@@ -72,13 +76,15 @@ export class Hub {
     const now = Date.now()
     const left = session.end()
     this.#move(() => {
-      for (const { message, group, received } of left) {
-        if (group !== undefined && !received && !message.expiredAt(now)) this.#share(group, message) // [MQTT-3.3.2-5]
+      for (const { message, group, qos, isSent } of left) {
+        if (group === undefined || message.expiredAt(now)) continue // [MQTT-3.3.2-5]
+        if (qos < 2 || !isSent) this.#share(group, message) // it may have the other already [MQTT-4.8.2-5]
       }
     })
     this.forget(session, left)
     session.subscriptions.clear()
     session.awaitingRel.clear()
+    session.receipts = undefined
   }
 
   /** The store no longer has the session: it is over, or ends with its connection from now on. */
@@ -117,9 +123,10 @@ export class Hub {
       const before = this.retained.get(message.topic)
       this.retained.set(message, this.#options.retainExpiry)
       const after = this.retained.get(message.topic)
-      if (before === undefined && after === undefined) return true
-      keeper.retain(message.topic, after, () => {
-        if (this.retained.get(message.topic) === after) this.retained.put(message.topic, before)
+      if (before === undefined && after === undefined && !keeper.isRetaining(message.topic)) return true
+      keeper.retain(message.topic, after, (last, wasWritten) => {
+        if (this.retained.get(message.topic) === last) this.retained.put(message.topic, before)
+        if (wasWritten) keeper.retain(message.topic, this.retained.get(message.topic), () => {})
       })
     }
     this.metrics.peak('retained', this.retained.size)

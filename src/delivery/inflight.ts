@@ -23,6 +23,8 @@ export class Outgoing {
   order = 0
   /** The wheel's tick when it, or its PUBREL, was last sent. */
   sentAt = 0
+  /** It is, or was, under way. */
+  isSent = false
   /** PUBREC came: the message is the client's, and only PUBREL is sent again [MQTT-4.3.3-1]. */
   received = false
   /** Its record in the store, where the session is a stored one. */
@@ -70,6 +72,7 @@ export class Inflight {
       outgoing.packetId = this.#last = id
     } else this.#isFree(id)
     outgoing.order = this.#added++
+    outgoing.isSent = true
     this.#table[id & (this.#table.length - 1)] = outgoing
     this.#size++
     return id

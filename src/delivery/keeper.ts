@@ -7,6 +7,7 @@
  *   stands for is on disk, or no longer needed since the clients have acknowledged it.
  * - QoS 2 is exactly once through a crash, so nothing of it is said before it is written: the message is not sent
  *   before its packet id is kept, PUBREL not before PUBREC is, PUBCOMP not before the id is free in the store too.
+ *   That a QoS 2 message came in and what became of it are one: they are written in the same batch.
  * - An entry's packet id follows from its place in the order of the session, so that it needs no record of its own.
  */
 import { type Change, Journal, type JournalEvents, type JournalTimes, type Revocable } from '../store/journal.js'
@@ -24,13 +25,27 @@ import {
   textKey
 } from './records.js'
 
+export interface Settled {
+  receiptSettled(): void
+}
+
+function both(first: Settled, second: Settled): void {
+  first.receiptSettled()
+  second.receiptSettled()
+}
+
 /** What a publisher, or a subscriber that waits for SUBACK, waits for. */
 export class Receipt {
   #open = 0
   /** Something could not be kept. */
   failed = false
-  /** Called when nothing is open any more. */
-  settled: { receiptSettled(): void } | undefined
+  #settled: Settled | undefined
+
+  /** Is called when nothing is open any more, after those that came before. */
+  set settled(settled: Settled) {
+    const before = this.#settled
+    this.#settled = before === undefined ? settled : { receiptSettled: () => both(before, settled) }
+  }
 
   get isOpen(): boolean {
     return this.#open > 0
@@ -41,7 +56,7 @@ export class Receipt {
   }
 
   closes(): void {
-    if (--this.#open === 0) this.settled?.receiptSettled()
+    if (--this.#open === 0) this.#settled?.receiptSettled()
   }
 
   fails(): void {
@@ -58,6 +73,8 @@ export class Keeper {
   #isGathering = false
   /** Messages go from one session to another: they must be with the second before the first has them no longer. */
   isMoving = false
+  /** What is gathered must be in one batch, so that nothing of it is held back. */
+  isWhole = false
   #lastSession = 0
   #lastMessage = 0
   readonly #retained = new Map<string, RetainedChange>()
@@ -72,11 +89,12 @@ export class Keeper {
   gather(): void {
     this.#isGathering = this.waits
     this.#receipt = undefined
+    this.journal.mayCut()
   }
 
   /** Undefined when nothing has to be kept, or nobody waits for it. */
   gathered(): Receipt | undefined {
-    this.#isGathering = false
+    this.#isGathering = this.isWhole = false
     const receipt = this.#receipt
     this.#receipt = undefined
     return receipt
@@ -84,7 +102,7 @@ export class Keeper {
 
   /** The receipt of what is going on; undefined when nobody waits for that. */
   receipt(): Receipt | undefined {
-    if (!this.#isGathering) return undefined
+    if (!this.#isGathering || this.isMoving) return undefined // what moves was acknowledged before
     this.#receipt ??= new Receipt()
     this.#receipt.opens()
     return this.#receipt
@@ -106,14 +124,15 @@ export class Keeper {
 
   /**
    * A topic's retained message has changed.
-   * @param undo puts back what was there, for a publisher that is told that it was not kept.
+   * @param undo puts back what was there in place of `message`, for a publisher that is told that it was not kept.
    */
-  retain(topic: string, message: Message | undefined, undo: () => void): void {
+  retain(topic: string, message: Message | undefined, undo: Undo): void {
     const receipt = this.receipt()
     const pending = this.#retained.get(topic)
-    if (pending !== undefined) {
+    if (pending?.isOpen) {
       pending.message = message
       if (receipt !== undefined) pending.receipts.push(receipt)
+      if (receipt !== undefined) this.journal.hasten()
       return
     }
     const change = new RetainedChange(topic, message, undo, this.#retained)
@@ -121,6 +140,11 @@ export class Keeper {
     this.#retained.set(topic, change)
     if (receipt === undefined) this.journal.eventually(change)
     else this.journal.soon(change)
+  }
+
+  /** Whether the topic's last change is not on disk yet. */
+  isRetaining(topic: string): boolean {
+    return this.#retained.has(topic)
   }
 
   /** Nobody waits for it. */
@@ -132,6 +156,9 @@ export class Keeper {
     this.journal.eventually(new Removal(table, key))
   }
 }
+
+/** @param wasWritten the disk may have `message` though it failed. */
+type Undo = (message: Message | undefined, wasWritten: boolean) => void
 
 export interface KeeperOptions {
   readonly waits?: boolean
@@ -174,7 +201,8 @@ export class SessionKeep implements Change {
   /** The message is to be kept until it is forgotten. Gives it its packet id. @param isUnderWay to a client that is there. */
   add(outgoing: Outgoing, isUnderWay: boolean): void {
     const entry = this.#entry(outgoing, ++this.#sequence)
-    if (outgoing.qos === 1 && isUnderWay && !this.#keeper.isMoving) this.journal.unlessRevoked(entry)
+    const { isMoving, isWhole } = this.#keeper
+    if (outgoing.qos === 1 && isUnderWay && !isMoving && !isWhole) this.journal.unlessRevoked(entry)
     else this.journal.soon(entry)
   }
 
@@ -207,6 +235,7 @@ export class SessionKeep implements Change {
 
   /** A QoS 2 message came in; its id is taken. */
   incoming(packetId: number): void {
+    this.#keeper.isWhole = true
     const key = pairKey(this.id, packetId)
     this.journal.soon(new Write('incoming', key, Buffer.alloc(0), this.#keeper.receipt()))
   }
@@ -218,11 +247,10 @@ export class SessionKeep implements Change {
 
   /** The session's record has changed. */
   changed(): void {
-    if (this.#isDirty) return
-    this.#isDirty = true
     const receipt = this.#keeper.receipt()
-    if (receipt === undefined) this.journal.eventually(this)
-    else this.journal.soon(new Waiting(this, receipt))
+    if (receipt !== undefined) this.journal.soon(new Waiting(this, receipt))
+    else if (!this.#isDirty) this.journal.eventually(this)
+    this.#isDirty = true
   }
 
   write(batch: Batch): void {
@@ -323,14 +351,18 @@ export class Entry implements Revocable {
   }
 
   failed(): boolean {
-    if (this.#state === gone) return false
-    this.#state = held
-    if (this.#wroteMessage) this.#outgoing.message.number = 0
+    if (this.#wroteMessage) this.#outgoing.message.number = 0 // others may have counted on it, which are told too
     this.#wroteMessage = false
+    if (this.#state === gone) return false
+    const wasWritten = this.#state === writing
+    this.#state = held
     const receipt = this.#receipt
     if (receipt === undefined) return true
     this.#receipt = undefined
-    if (this.#session.withdraw(this.#outgoing)) this.#leave()
+    if (this.#session.withdraw(this.#outgoing)) {
+      this.#leave()
+      if (wasWritten) this.#keeper.remove('entry', this.key) // a disk that failed may have it nevertheless
+    }
     receipt.fails()
     return this.needed
   }
@@ -339,7 +371,6 @@ export class Entry implements Revocable {
   forget(): void {
     const wasWritten = this.#state === kept || this.#state === writing
     if (this.#state === gone) return
-    if (!wasWritten) this.#keeper.journal.spared++
     this.#leave()
     if (wasWritten) this.#keeper.remove('entry', this.key)
     this.#settle()
@@ -367,6 +398,7 @@ export class Entry implements Revocable {
 
   #leave(): void {
     this.#state = gone
+    this.isReleasing = false
     const { message } = this.#outgoing
     if (--message.keepers === 0 && message.number !== 0) {
       this.#keeper.remove('message', numberKey(message.number))
@@ -417,11 +449,14 @@ class Release implements Change {
 class RetainedChange implements Change {
   readonly receipts: Receipt[] = []
   message: Message | undefined
+  /** Others of the topic may join it: it is not being written yet. */
+  isOpen = true
   readonly #topic: string
-  readonly #undo: () => void
+  readonly #undo: Undo
+  /** The newest of each topic. */
   readonly #pending: Map<string, RetainedChange>
 
-  constructor(topic: string, message: Message | undefined, undo: () => void, pending: Map<string, RetainedChange>) {
+  constructor(topic: string, message: Message | undefined, undo: Undo, pending: Map<string, RetainedChange>) {
     this.#topic = topic
     this.message = message
     this.#undo = undo
@@ -429,13 +464,14 @@ class RetainedChange implements Change {
   }
 
   write(batch: Batch): void {
-    this.#pending.delete(this.#topic)
+    this.isOpen = false
     const key = textKey(this.#topic)
     if (this.message === undefined) batch.delete('retained', key)
     else batch.put('retained', key, messageRecord(this.message))
   }
 
   committed(): void {
+    if (this.#pending.get(this.#topic) === this) this.#pending.delete(this.#topic)
     for (const receipt of this.receipts) receipt.closes()
   }
 
@@ -444,11 +480,12 @@ class RetainedChange implements Change {
     const isNewest = pending === undefined || pending === this
     if (this.receipts.length === 0) {
       if (isNewest) this.#pending.set(this.#topic, this)
+      this.isOpen = isNewest
       return isNewest
     }
     if (isNewest) {
       this.#pending.delete(this.#topic)
-      this.#undo()
+      this.#undo(this.message, !this.isOpen)
     }
     for (const receipt of this.receipts) receipt.fails()
     return false

@@ -21,6 +21,10 @@ class Ring {
     return this.length === 0 ? undefined : this.#slots[this.#head]
   }
 
+  get #last(): number {
+    return (this.#head + this.length - 1) & (this.#slots.length - 1)
+  }
+
   push(item: Outgoing): void {
     if (this.length === this.#slots.length) this.#grow()
     this.#slots[(this.#head + this.length) & (this.#slots.length - 1)] = item
@@ -42,6 +46,11 @@ class Ring {
   }
 
   remove(item: Outgoing): boolean {
+    if (this.length > 0 && this.#slots[this.#last] === item) {
+      this.#slots[this.#last] = undefined // mostly it is the one that came last
+      this.length--
+      return true
+    }
     const left: Outgoing[] = []
     this.each(other => {
       if (other !== item) left.push(other)
@@ -96,11 +105,14 @@ export class Priorities {
   }
 }
 
+const lanesFor = (priorities: Priorities | undefined): Lane[] =>
+  Array.from({ length: priorities?.count ?? 1 }, () => new Lane())
+
 export class MQueue {
   /** By rank. */
-  readonly #lanes: Lane[]
-  readonly #priorities: Priorities | undefined
-  readonly #maxLength: number
+  #lanes: Lane[]
+  #priorities: Priorities | undefined
+  #maxLength: number
   #pushed = 0
   length = 0
   /** How many of what waits are QoS 0. */
@@ -112,7 +124,19 @@ export class MQueue {
   constructor(maxLength: number, priorities?: Priorities) {
     this.#maxLength = maxLength
     this.#priorities = priorities
-    this.#lanes = Array.from({ length: priorities?.count ?? 1 }, () => new Lane())
+    this.#lanes = lanesFor(priorities)
+  }
+
+  /** Other limits for what there is as well; what a queue that is now too long loses is returned. */
+  use(maxLength: number, priorities?: Priorities): Outgoing[] {
+    if (maxLength === this.#maxLength && priorities === undefined && this.#priorities === undefined) return []
+    const items: Outgoing[] = []
+    for (let item = this.shift(); item !== undefined; item = this.shift()) items.push(item)
+    this.#maxLength = maxLength
+    this.#priorities = priorities
+    this.#lanes = lanesFor(priorities)
+    items.sort((a, b) => a.order - b.order)
+    return items.map(item => this.push(item)).filter(lost => lost !== undefined)
   }
 
   get full(): boolean {

@@ -68,7 +68,7 @@ export class Publisher {
     this.#hub = hub
     this.#metrics = hub.metrics
     this.#session = session
-    this.#acks = new Acks(out, isVersion5, packetId => session.release(packetId))
+    this.#acks = new Acks(out, isVersion5, packetId => this.#refused(packetId))
     this.#gate = gate
     this.#isVersion5 = isVersion5
   }
@@ -131,6 +131,11 @@ export class Publisher {
   /** What an alias of the client stands for. */
   topicOf(alias: number): string | undefined {
     return this.#aliases?.get(alias)
+  }
+
+  /** The message is not kept: its id is free, unless it has been given to another meanwhile. */
+  #refused(packetId: number): void {
+    if (this.#session.receipts?.get(packetId)?.failed) this.#session.release(packetId)
   }
 
   /** PUBREL: the message may be forgotten; false when it was not known [MQTT-4.3.3-11]. */
@@ -215,7 +220,7 @@ export class Publisher {
       this.#metrics.qos2Received++
       const { awaitingRel } = this.#session
       if (awaitingRel.has(packetId)) {
-        this.#acknowledge(2, packetId, Reason.SUCCESS) // it has been routed already [MQTT-4.3.3-10]
+        this.#acknowledgeAgain(packetId)
         return undefined
       }
       if (awaitingRel.size >= this.#gate.maxAwaitingRel) {
@@ -262,7 +267,7 @@ export class Publisher {
     const match = mounted ? undefined : known
     const { qos } = message
     if (qos === 2 && this.#session.awaitingRel.has(packetId)) {
-      return this.#acknowledge(2, packetId, Reason.SUCCESS) // while it was judged
+      return this.#acknowledgeAgain(packetId) // while it was judged
     }
     const { keeper } = this.#hub
     if (qos === 0 || keeper === undefined) {
@@ -280,7 +285,16 @@ export class Publisher {
     if (qos === 2) this.#session.awaitRelease(packetId)
     const receivers = this.#hub.publish(message, match)
     const receipt = keeper.gathered()
+    if (qos === 2 && receipt !== undefined) {
+      this.#session.receipts ??= new Map()
+      this.#session.receipts.set(packetId, receipt)
+    }
     this.#acknowledge(qos, packetId, receivers === 0 ? Reason.NO_MATCHING_SUBSCRIBERS : Reason.SUCCESS, receipt)
+  }
+
+  /** It has been routed already [MQTT-4.3.3-10], which may not be on disk yet. */
+  #acknowledgeAgain(packetId: number): void {
+    this.#acknowledge(2, packetId, Reason.SUCCESS, this.#session.receipts?.get(packetId))
   }
 
   #deny(message: Message, packetId: number): void {

@@ -76,9 +76,9 @@ export function decodeSubscription(value: Buffer): SubscriptionRecord {
 
 // ── messages ─────────────────────────────────────────────────────────────────
 
-// qos and retain (1), expiresAt (8), expiryAt (4), lengths of from (2), topic (2) and properties (4), then these and the payload
-const messageHead = 21
-const noFrom = 0xffff
+// qos and retain (1), expiresAt (8), expiryAt (4), lengths of from, topic and properties (4 each), then these and the payload
+const messageHead = 25
+const noFrom = 0xffffffff
 
 export function messageLength(message: Message): number {
   return messageHead + Buffer.byteLength(message.from ?? '') + message.weight
@@ -89,13 +89,13 @@ export function encodeMessage(message: Message, into: Buffer, start: number): nu
   into[start] = message.qos | (message.retain ? 4 : 0)
   into.writeDoubleLE(message.expiresAt, start + 1)
   into.writeInt32LE(message.expiryAt, start + 9)
-  into.writeUInt16LE(topicEnd - topicAt, start + 15)
-  into.writeUInt32LE(propertiesEnd - propertiesAt, start + 17)
+  into.writeUInt32LE(topicEnd - topicAt, start + 17) // with its own length, which makes it more than 65 535
+  into.writeUInt32LE(propertiesEnd - propertiesAt, start + 21)
   let at = start + messageHead
-  if (from === undefined) into.writeUInt16LE(noFrom, start + 13)
+  if (from === undefined) into.writeUInt32LE(noFrom, start + 13)
   else {
     const length = into.write(from, at)
-    into.writeUInt16LE(length, start + 13)
+    into.writeUInt32LE(length, start + 13)
     at += length
   }
   at += bytes.copy(into, at, topicAt, topicEnd)
@@ -105,9 +105,9 @@ export function encodeMessage(message: Message, into: Buffer, start: number): nu
 }
 
 export function decodeMessage(bytes: Buffer, start: number): Message {
-  const from = bytes.readUInt16LE(start + 13)
+  const from = bytes.readUInt32LE(start + 13)
   const at = start + messageHead + (from === noFrom ? 0 : from)
-  const lengths = [bytes.readUInt16LE(start + 15), bytes.readUInt32LE(start + 17)] as const
+  const lengths = [bytes.readUInt32LE(start + 17), bytes.readUInt32LE(start + 21)] as const
   const message = Message.restored(bytes, at, bytes.length, lengths)
   message.qos = (bytes[start]! & 3) as QoS
   message.retain = (bytes[start]! & 4) !== 0

@@ -13,7 +13,7 @@ import type { QoS } from '../wire/frame.js'
 import { protocolError } from '../wire/reason-codes.js'
 import { type OutgoingAliases, publishLength, writePublish } from './encode.js'
 import { Inflight, Outgoing } from './inflight.js'
-import type { Keeping, SessionKeep } from './keeper.js'
+import type { Keeping, Receipt, SessionKeep } from './keeper.js'
 import { type LossCause, Losses } from './losses.js'
 import type { Message } from './message.js'
 import { MQueue, type Priorities } from './mqueue.js'
@@ -80,14 +80,16 @@ export class Session implements Watched, Keeping {
   readonly subscriptions = new Map<string, Subscription<Session>>()
   /** Packet ids of QoS 2 messages that came in and were not yet released [MQTT-4.3.3-2], and the wheel's tick then. */
   readonly awaitingRel = new Map<number, number>()
+  /** What a publisher waits for of those, while it does: one that is sent again is not acknowledged before. */
+  receipts: Map<number, Receipt> | undefined
   /** Where what it has is stored; undefined for a session that ends with its connection, or where nothing is. */
   keep: SessionKeep | undefined
-  readonly #limits: SessionLimits
+  #limits: SessionLimits
   readonly #host: SessionHost | undefined
   readonly #wheel: SessionHost['wheel'] | undefined
-  readonly #highWatermark: number
+  #highWatermark = never
   /** The shorter of the two times after which something is overdue; 0 is none. */
-  readonly #interval: number
+  #interval = 0
   readonly #metrics: Metrics
   readonly #queue: MQueue
   readonly #inflight = new Inflight()
@@ -127,10 +129,27 @@ export class Session implements Watched, Keeping {
     this.#metrics = metrics
     this.#host = host
     this.#wheel = host?.wheel
-    this.#highWatermark = host === undefined ? never : (limits.highWatermark ?? never)
-    const { retryInterval = 0, awaitRelTimeout = 0 } = limits
-    this.#interval = Math.min(retryInterval || awaitRelTimeout, awaitRelTimeout || retryInterval)
     this.#queue = new MQueue(limits.maxQueued, limits.priorities)
+    this.#derive()
+  }
+
+  #derive(): void {
+    this.#highWatermark = this.#host === undefined ? never : (this.#limits.highWatermark ?? never)
+    const { retryInterval = 0, awaitRelTimeout = 0 } = this.#limits
+    this.#interval = Math.min(retryInterval || awaitRelTimeout, awaitRelTimeout || retryInterval)
+  }
+
+  /** Other limits; the window of a connected client stays what it was until it comes back. */
+  use(limits: SessionLimits): void {
+    this.#limits = limits
+    this.#derive()
+    for (const lost of this.#queue.use(limits.maxQueued, limits.priorities)) this.#drop(lost)
+    if (this.#isHigh) {
+      if (this.#queue.length <= (limits.lowWatermark ?? 0) || this.#highWatermark === never) this.#high(false)
+    } else if (this.#queue.length > this.#highWatermark) this.#high(true)
+    this.#wheel?.forget(this)
+    this.#mayWatch = this.#wheel !== undefined && this.#interval > 0 && this.#link?.version === 4
+    if (this.#mayWatch && (this.#inflight.size > 0 || this.awaitingRel.size > 0)) this.#watch(this.#interval)
   }
 
   get online(): boolean {
@@ -340,9 +359,10 @@ export class Session implements Watched, Keeping {
 
   /** PUBREL, or none in time; false when there was no such id. */
   release(packetId: number): boolean {
-    if (!this.awaitingRel.delete(packetId)) return false
-    this.keep?.incomingReleased(packetId)
-    return true
+    this.receipts?.delete(packetId)
+    const was = this.awaitingRel.delete(packetId)
+    this.keep?.incomingReleased(packetId) // if there was none: its end may not be on disk yet
+    return was
   }
 
   // ── what is overdue, for MQTT 3 alone: MQTT 5 sends nothing twice on one connection [MQTT-4.4.0-1] ──
@@ -495,6 +515,7 @@ export class Session implements Watched, Keeping {
   withdraw(outgoing: Outgoing): boolean {
     if (this.#next !== outgoing) return this.#queue.remove(outgoing)
     this.#next = undefined
+    this.pump() // what waited behind it
     return true
   }
 
@@ -525,14 +546,16 @@ export class Session implements Watched, Keeping {
   /** False when there was no room for it. */
   #wait(outgoing: Outgoing): boolean {
     const lost = this.#queue.push(outgoing)
-    if (lost !== undefined) {
-      lost.entry?.forget()
-      this.#metrics.droppedQueueFull++
-      this.#note('queue_full', lost.message, lost.qos)
-      this.#lost()
-    }
+    if (lost !== undefined) this.#drop(lost)
     if (this.#queue.length > this.#highWatermark && !this.#isHigh) this.#high(true)
     return lost !== outgoing
+  }
+
+  #drop(lost: Outgoing): void {
+    lost.entry?.forget()
+    this.#metrics.droppedQueueFull++
+    this.#note('queue_full', lost.message, lost.qos)
+    this.#lost()
   }
 
   #send0(link: Link, message: Message, retain: boolean, identifiers: readonly number[] | undefined): void {

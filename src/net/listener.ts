@@ -10,10 +10,11 @@
 import { constants, type X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import http from 'node:http'
-import net from 'node:net'
+import type net from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import tls from 'node:tls'
+import { isDeepStrictEqual } from 'node:util'
 import { createWebSocketStream, type WebSocket, WebSocketServer } from 'ws'
 import type { ListenerOptions, TlsOptions, WebSocketOptions } from '../config/broker-options.js'
 import { showAddress, within } from '../config/values.js'
@@ -22,8 +23,8 @@ import type { EndReason, Peer } from '../hooks.js'
 import type { Log } from '../log.js'
 import { certificateDaysLeft, watchFiles } from './certificates.js'
 import type { Connection, Origin } from './connection.js'
+import { Door } from './door.js'
 import { accessOf, addressIn, isLoopback, undressed } from './peer.js'
-import { whoListens } from './port-holder.js'
 import { readProxyHeader } from './proxy-protocol.js'
 
 export type Establish = (transport: Duplex, origin: Origin) => Connection
@@ -68,6 +69,21 @@ interface Arrival {
 }
 
 const nothing = (): void => {}
+/** Other options, ready to be put in force. */
+export interface Swap {
+  /** To be opened first, where the port must be. */
+  readonly door: Door | undefined
+  /** The certificates are others under the same names. */
+  readonly renews: boolean
+  swap(): void
+  abandon(): void
+}
+
+/** What serves handshakes, and is watched. */
+interface Certificates {
+  context: tls.SecureContextOptions
+  readonly unwatch: () => void
+}
 
 /** How long a peer may take to close its side when the broker stops. */
 const closingMs = 500
@@ -76,19 +92,19 @@ const quiet: ReadonlySet<EndReason> = new Set(['normal', 'closed', 'shutdown'])
 
 export class Listener {
   readonly name: string
-  readonly #options: ListenerOptions
+  #options: ListenerOptions
   readonly #context: ListenerContext
-  readonly #allowed: (address: string) => boolean
-  readonly #server: net.Server
-  readonly #tls: tls.Server | undefined
-  readonly #http: http.Server | undefined
+  #allowed: (address: string) => boolean
+  #door: Door | undefined
+  #tls: tls.Server | undefined
+  #http: http.Server | undefined
   readonly #sockets = new Set<net.Socket>()
   /** By the socket's ends, which the TLS socket made of it has as well. */
   readonly #arrivals = new Map<string, Arrival>()
   readonly #shutdowns = new Map<EndReason, number>()
   /** The timers of those who have not come to MQTT yet. */
   readonly #patience = new WeakMap<net.Socket, NodeJS.Timeout>()
-  #unwatch = (): void => {}
+  #certificates: Certificates | undefined
   #crowded = false
 
   constructor(options: ListenerOptions, context: ListenerContext) {
@@ -98,49 +114,82 @@ export class Listener {
     this.#allowed = accessOf(options.access.values())
     this.#http = options.webSocket === undefined ? undefined : this.#webSocketServer(options.webSocket)
     this.#tls = options.tls === undefined ? undefined : this.#tlsServer(options.tls)
-    this.#server = net.createServer({ noDelay: options.nodelay, pauseOnConnect: options.proxyProtocol }, socket => {
-      this.#accept(socket)
-    })
   }
 
   /** Reads the certificates and binds the port; throws a BrokerError that says who has it where that can be known. */
   async open(): Promise<void> {
-    const { bind, backlog } = this.#options
-    this.#useCertificates()
+    const certificates = this.#readCertificates(this.#options)
+    const door = new Door(this.#options)
     try {
-      await new Promise<void>((resolve, reject) => {
-        this.#server.once('error', reject)
-        this.#server.listen(
-          { port: bind.port, backlog, ...(bind.host === undefined ? {} : { host: bind.host }) },
-          () => {
-            this.#server.off('error', reject)
-            resolve()
-          }
-        )
-      })
-    } catch (cause) {
-      this.#unwatch()
-      throw new BrokerError('UNAVAILABLE', await this.#cannotListen(cause as NodeJS.ErrnoException), { cause })
+      await door.open()
+    } catch (err) {
+      certificates?.unwatch()
+      throw err
     }
-    if (this.#server.listenerCount('error') > 0) return // opened anew
-    this.#server.on('error', err => this.#context.log.error('listener failed', { listener: this.name, err }))
+    this.#useCertificates(certificates)
+    this.#use(door)
   }
 
-  async #cannotListen({ code, message }: NodeJS.ErrnoException): Promise<string> {
-    const { bind } = this.#options
-    const what = `listener.${this.name.replace(':', '.')}: cannot listen on ${showAddress(bind)}`
-    if (code === 'EADDRINUSE') {
-      const holder = await whoListens(bind.port)
-      return `${what}: the port is taken${holder === undefined ? ' by another program' : ` by ${holder}`}`
-    }
-    if (code === 'EACCES') return `${what}: ports below 1024 need a privilege that this user has not`
-    if (code === 'EADDRNOTAVAIL') return `${what}: this host has no such address`
-    if (code === 'ENOTFOUND') return `${what}: no such host name`
-    return `${what}: ${message}`
+  #use(door: Door): void {
+    this.#door = door
+    door.takenBy(
+      socket => this.#accept(socket),
+      err => this.#context.log.error('listener failed', { listener: this.name, err })
+    )
   }
 
   get listening(): boolean {
-    return this.#server.listening
+    return this.#door?.listening === true
+  }
+
+  get options(): ListenerOptions {
+    return this.#options
+  }
+
+  /**
+   * Prepares other options: reads the certificates and, where the port must be opened anew, can do so. Nothing is
+   * changed before swap(), and then nobody who is connected is touched. Throws a BrokerError.
+   * @param what `shared`: what all WebSocket listeners have in common has changed as well. `opens`: it is a new one.
+   */
+  prepare(options: ListenerOptions, { shared = false, opens = false } = {}): Swap {
+    const certificates = this.#readCertificates(options)
+    const hasNewOptions = !isDeepStrictEqual(options, this.#options)
+    const hasNewCertificates =
+      certificates !== undefined && !isDeepStrictEqual(certificates.context, this.#certificates?.context)
+    const hasNewDoor = opens || (this.listening && !isSameDoor(options, this.#options))
+    const door = hasNewDoor ? new Door(options) : undefined
+    const isSame = !hasNewOptions && !hasNewCertificates && !hasNewDoor && !(shared && this.#http !== undefined)
+    return {
+      door,
+      renews: hasNewCertificates && !hasNewOptions && !opens,
+      abandon: () => {
+        certificates?.unwatch()
+        door?.close()
+      },
+      swap: () => {
+        if (isSame) return certificates?.unwatch()
+        this.#options = options
+        this.#allowed = accessOf(options.access.values())
+        this.#http = options.webSocket === undefined ? undefined : this.#webSocketServer(options.webSocket)
+        // Another server has other keys for session tickets: who was let in under the old options must show itself.
+        this.#tls = options.tls === undefined ? undefined : this.#tlsServer(options.tls)
+        const { listening } = this
+        this.#useCertificates(certificates)
+        if (door === undefined) return listening ? undefined : this.#unwatch()
+        this.#door?.close()
+        this.#use(door)
+      }
+    }
+  }
+
+  /** Frees the port for a moment; what it returns opens it again. */
+  suspend(): () => Promise<void> {
+    this.#door?.close()
+    return async () => {
+      const door = new Door(this.#options)
+      await door.open()
+      this.#use(door)
+    }
   }
 
   /** Whether it is meant by `1883`, `127.0.0.1:1883` or what else info() says of where it listens. */
@@ -150,7 +199,7 @@ export class Listener {
   }
 
   get port(): number {
-    return (this.#server.address() as net.AddressInfo | null)?.port ?? this.#options.bind.port
+    return this.#door?.port ?? this.#options.bind.port
   }
 
   info(): ListenerInfo {
@@ -169,13 +218,16 @@ export class Listener {
   /** Accepts nobody any more; those who are in stay. */
   stopAccepting(): void {
     this.#unwatch()
-    if (this.#server.listening) this.#server.close()
+    this.#door?.close()
   }
 
-  /** Accepts nobody any more; sockets that are being closed get a moment for that, the others end at once. */
-  async close(): Promise<void> {
+  /**
+   * Accepts nobody any more; sockets that are being closed get a moment for that, the others end at once. After
+   * `goodbyes` all get it: what is said through TLS and WebSocket is not with the socket yet.
+   */
+  async close({ goodbyes = false } = {}): Promise<void> {
     this.stopAccepting()
-    for (const socket of this.#sockets) if (!socket.writableEnded) socket.destroy()
+    if (!goodbyes) for (const socket of this.#sockets) if (!socket.writableEnded) socket.destroy()
     const deadline = performance.now() + closingMs
     while (this.#sockets.size > 0 && performance.now() < deadline) await sleep(5)
     for (const socket of this.#sockets) socket.destroy()
@@ -342,29 +394,43 @@ export class Listener {
   }
 
   /** New files serve the next handshakes; who is connected stays. Bad ones change nothing. */
-  #useCertificates(): void {
-    const { tls: options } = this.#options
-    if (options === undefined || this.#tls === undefined) return
+  #readCertificates({ tls: options }: ListenerOptions): Certificates | undefined {
+    if (options === undefined) return undefined
     const { log, path } = this.#context
     const files = [options.certfile, options.keyfile, options.cacertfile].filter(f => f !== undefined).map(path)
     const unwatch = watchFiles(files, () => {
+      if (this.#certificates !== certificates) return
       try {
-        this.#tls!.setSecureContext(this.#secureContext(options))
+        certificates.context = this.#secureContext(options)
+        this.#tls!.setSecureContext(certificates.context)
         log.info('certificates read again', { listener: this.name })
       } catch (err) {
         log.error('certificates changed and are not usable; those in force stay', { listener: this.name, err })
       }
     })
+    let certificates: Certificates
     try {
-      const context = this.#secureContext(options)
-      this.#tls.setSecureContext(context)
-      this.#unwatch = unwatch
-      const days = certificateDaysLeft(context.cert as Buffer)
-      if (days < 30) log.warning('certificate expires soon', { listener: this.name, file: options.certfile, days })
+      certificates = { context: this.#secureContext(options), unwatch }
     } catch (err) {
       unwatch()
       throw err
     }
+    return certificates
+  }
+
+  #useCertificates(certificates: Certificates | undefined): void {
+    this.#unwatch()
+    this.#certificates = certificates
+    if (certificates === undefined) return
+    const { context } = certificates
+    this.#tls!.setSecureContext(context)
+    const days = certificateDaysLeft(context.cert as Buffer)
+    const file = this.#options.tls!.certfile
+    if (days < 30) this.#context.log.warning('certificate expires soon', { listener: this.name, file, days })
+  }
+
+  #unwatch(): void {
+    this.#certificates?.unwatch()
   }
 
   // ── WebSocket ──────────────────────────────────────────────────────────────
@@ -416,6 +482,13 @@ export class Listener {
     return server
   }
 }
+
+/** Whether the port can stay open as it is. */
+const isSameDoor = (a: ListenerOptions, b: ListenerOptions): boolean =>
+  isDeepStrictEqual(a.bind, b.bind) &&
+  a.backlog === b.backlog &&
+  a.nodelay === b.nodelay &&
+  a.proxyProtocol === b.proxyProtocol
 
 const tlsNames = { tlsv1: 'TLSv1', 'tlsv1.1': 'TLSv1.1', 'tlsv1.2': 'TLSv1.2', 'tlsv1.3': 'TLSv1.3' } as const
 

@@ -51,6 +51,8 @@ export class Journal {
   readonly #events: JournalEvents
   readonly #times: JournalTimes
   #changes: Change[] = []
+  /** Where in them a batch may end, once they are too many for one. */
+  #cuts: number[] = []
   /** Those held back, oldest first, with the time at which they are written. */
   #held: { due: number; changes: Revocable[] }[] = []
   #timer: NodeJS.Timeout | undefined
@@ -82,6 +84,17 @@ export class Journal {
     return this.#held.reduce((sum, { changes }) => sum + changes.length, this.#changes.length)
   }
 
+  /** What came before need not be in one batch with what comes now: only here does a large one end. */
+  mayCut(): void {
+    const { length } = this.#changes
+    if (length - (this.#cuts.at(-1) ?? 0) >= maxChanges) this.#cuts.push(length)
+  }
+
+  /** Somebody waits for what nobody waited for. */
+  hasten(): void {
+    this.#flushIn(this.#times.gather)
+  }
+
   /** Somebody waits for it. */
   soon(change: Change): void {
     this.#changes.push(change)
@@ -109,7 +122,8 @@ export class Journal {
   /** Writes everything, what is held back too; resolves when it is on disk, or cannot be written. */
   async flushed(): Promise<void> {
     do {
-      for (const { changes } of this.#held.splice(0)) this.#changes.push(...changes)
+      this.#changes = [...this.#held.splice(0).flatMap(({ changes }) => changes), ...this.#changes]
+      this.#cuts = []
       this.#flush()
       if (this.#isWriting || this.#isPaused) await new Promise<void>(resolve => this.#watching.push(resolve))
     } while (this.length > 0 && !this.#isFailing)
@@ -164,7 +178,7 @@ export class Journal {
       )
   }
 
-  /** The next batch: those held back long enough, then the others in the order in which they came. */
+  /** The next batch: those held back long enough, then the others in the order in which they came, as far as a cut. */
   #take(): Change[] {
     const batch: Change[] = []
     const now = performance.now()
@@ -174,9 +188,10 @@ export class Journal {
         else this.spared++
       }
     }
-    const room = Math.max(0, maxChanges - batch.length)
-    for (const change of this.#changes.length <= room ? this.#changes : this.#changes.slice(0, room)) batch.push(change)
-    this.#changes = this.#changes.length <= room ? [] : this.#changes.slice(room)
+    const end = this.#cuts.shift() ?? this.#changes.length
+    for (let i = 0; i < end; i++) batch.push(this.#changes[i]!)
+    this.#changes = end === this.#changes.length ? [] : this.#changes.slice(end)
+    for (let i = 0; i < this.#cuts.length; i++) this.#cuts[i]! -= end
     return batch
   }
 
@@ -201,11 +216,13 @@ export class Journal {
     }
     // Those that came meanwhile were promised nothing either. The last one first: what it undoes is what was before it.
     const all = [...changes, ...this.#held.splice(0).flatMap(held => held.changes), ...this.#changes]
-    this.#changes = all
+    this.#changes = []
+    this.#cuts = []
+    const left = all
       .reverse()
       .filter(change => change.failed())
       .reverse()
-    this.#changes.push(probe)
+    this.#changes = [...left, ...this.#changes, probe] // who heard of it has gone on
     this.#flushIn(this.#times.retry)
     this.#tell()
   }

@@ -43,6 +43,14 @@ async function answer(request: Request): Promise<StoreInfo | undefined> {
   return undefined
 }
 
+/** MDB_PANIC: what of the file is in memory is not to be trusted any more. What is on disk is the last good commit. */
+const panic = -30795
+
+async function reopen(): Promise<void> {
+  await file.root.close()
+  file = openFile(workerData.file, workerData)
+}
+
 /** LMDB's copy without what is free takes the place of the file. */
 async function compact(): Promise<void> {
   const copy = `${workerData.file}.compact`
@@ -60,7 +68,8 @@ parentPort!.on('message', (request: Request) => {
       parentPort!.postMessage({ value } satisfies Answer)
       if ('close' in request) parentPort!.close()
     },
-    (err: Error & { code?: unknown }) => {
+    async (err: Error & { code?: unknown }) => {
+      if (err.code === panic) await reopen()
       const errno = typeof err.code === 'number' ? err.code : undefined
       parentPort!.postMessage({ error: err.message, errno } satisfies Answer)
     }

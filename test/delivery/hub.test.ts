@@ -141,6 +141,15 @@ test('Hub.end() gives what a member has not acknowledged to another, in order', 
   assert.equal(hub.route(message('5')), 0)
 })
 
+test('Hub.end() gives no other member a QoS 2 message that one was sent [MQTT-4.8.2-5]', () => {
+  const hub = hubOf({ shareStrategy: 'sticky' })
+  const a = member(hub, 'a', '$share/g/t', 1)
+  for (const payload of ['sent', 'waits']) hub.route(Message.of('t', Buffer.from(payload), { qos: 2 }))
+  const b = member(hub, 'b', '$share/g/t')
+  hub.end(a.session)
+  assert.equal(taken(b), 'waits')
+})
+
 test('Hub.end() keeps back what has expired meanwhile [MQTT-3.3.2-5]', (t: TestContext) => {
   t.mock.timers.enable({ apis: ['Date'], now: 1_000_000 })
   const hub = hubOf()

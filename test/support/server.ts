@@ -30,15 +30,20 @@ export interface ServerFiles {
   readonly plugins?: Readonly<Record<string, string>>
 }
 
+/** etc/broker.conf, with what ServerFiles says of it. */
+export function writeConf(root: string, conf: string): void {
+  const listener = /^listener\./m.test(conf) ? '' : 'listener.tcp.test = 127.0.0.1:0\n'
+  // Most tests are not about the store; TEST_STORE=lmdb runs all of them with it.
+  const store = /^store\./m.test(conf) ? '' : `store.type = ${process.env['TEST_STORE'] ?? 'memory'}\n`
+  writeFileSync(join(root, 'etc/broker.conf'), `${listener}${store}${conf}\n`)
+}
+
 /** A fresh home; gone when the test ends. */
 export function makeHome(t: Pick<TestContext, 'after'>, { conf = '', acl = '', plugins = {} }: ServerFiles = {}): Home {
   const root = mkdtempSync(join(tmpdir(), 'broker-test-'))
   t.after(() => rmSync(root, { recursive: true, force: true }))
   mkdirSync(join(root, 'etc/plugins'), { recursive: true })
-  const listener = /^listener\./m.test(conf) ? '' : 'listener.tcp.test = 127.0.0.1:0\n'
-  // Most tests are not about the store; TEST_STORE=lmdb runs all of them with it.
-  const store = /^store\./m.test(conf) ? '' : `store.type = ${process.env['TEST_STORE'] ?? 'memory'}\n`
-  writeFileSync(join(root, 'etc/broker.conf'), `${listener}${store}${conf}\n`)
+  writeConf(root, conf)
   writeFileSync(join(root, 'etc/acl.conf'), acl)
   for (const [name, text] of Object.entries(plugins)) writeFileSync(join(root, `etc/plugins/${name}.conf`), text)
   return new Home(root)
