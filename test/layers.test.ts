@@ -25,10 +25,12 @@ const may: Record<string, string[]> = {
     'plugins',
     'reload',
     'sys',
+    'top',
     'vm'
   ],
   sys: ['about', 'delivery/message'],
   reload: ['config/', 'errors', 'settings', 'words'],
+  top: ['delivery/topic-sample'],
   settings: ['access/acl-file', 'config/', 'errors'],
   log: ['log-repeats'],
   plugins: ['config/', 'errors', 'words'],

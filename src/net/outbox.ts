@@ -37,6 +37,8 @@ export class Outbox {
   /** Where to write, from `length` on, after room() was asked for. */
   bytes: Buffer = none
   length = 0
+  /** Bytes in all that the transport was given. */
+  sent = 0
   readonly metrics: Metrics
   readonly #transport: Writable
   readonly #limit: number
@@ -129,6 +131,7 @@ export class Outbox {
     if (this.length === 0 || this.#closed) return
     const bytes = this.bytes.subarray(0, this.length)
     this.metrics.bytesSent += bytes.length
+    this.sent += bytes.length
     this.bytes = none
     this.length = 0
     if (!this.#transport.write(bytes)) this.#stalled()
