@@ -48,6 +48,10 @@ suite('broker-ctl', { concurrency: 2 }, () => {
   test('status, broker, acl reload and listeners print emqttd’s lines', async () => {
     await prints('status', `Node 'broker@127.0.0.1' is started\nbroker ${version} is running\n`)
     await prints(
+      'status --json',
+      /"clients":\d+,"store":\{"type":"(memory","size":null|lmdb","size":\d+)\},"alarms":0\}\n$/
+    )
+    await prints(
       'broker',
       /^sysdescr {2}: tsmqttd MQTT Broker\nversion {3}: \S+\nuptime {4}: \d+ seconds\ndatetime {2}: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n$/
     )
