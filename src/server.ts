@@ -28,6 +28,7 @@ import { usualTimes } from './store/journal.js'
 import { openStore } from './store/open.js'
 import { Spaces } from './store/spaces.js'
 import { Sys } from './sys.js'
+import { Top } from './top.js'
 import { Vm } from './vm.js'
 
 /** `drain`: what was written goes out first; `fast`: it does not. */
@@ -63,6 +64,7 @@ export class Server {
   readonly broker: Broker
   readonly sys: Sys
   readonly vm = new Vm()
+  readonly top = new Top(this)
   readonly plugins: PluginHost
   listeners: readonly Listener[]
   /** Undefined without a home. */

@@ -3,6 +3,7 @@ import { type IncomingMessage, request } from 'node:http'
 import { createInterface } from 'node:readline'
 import type { Commands } from '../commands/index.js'
 import { BrokerError, type ErrorCode } from '../errors.js'
+import type { Sample } from '../top.js'
 
 type ArgsOf<N extends keyof Commands> = Parameters<Commands[N]['run']>[1]
 type ResultOf<N extends keyof Commands> = Wire<Awaited<ReturnType<Commands[N]['run']>>>
@@ -68,7 +69,17 @@ export class AdminClient {
     { format, level, signal }: { format: 'text' | 'json'; level: string; signal: AbortSignal },
     take: (line: string) => void
   ): Promise<void> {
-    const response = await this.#request('GET', `/log?format=${format}&level=${level}`, '')
+    await this.#follow(`/log?format=${format}&level=${level}`, signal, take)
+  }
+
+  /** The same with what the broker is busy with, each second. */
+  async followTop(signal: AbortSignal, take: (sample: Sample) => void): Promise<void> {
+    await this.#follow('/top', signal, line => take(JSON.parse(line) as Sample))
+  }
+
+  async #follow(path: string, signal: AbortSignal, take: (line: string) => void): Promise<void> {
+    const response = await this.#request('GET', path, '')
+    if (response.statusCode !== 200) return void (await this.#answer(response))
     response.on('error', () => {}) // the end of the broker, or ours
     const lines = createInterface({ input: response })
     lines.on('error', () => {})

@@ -5,6 +5,7 @@
  *                                          →  404 {"error":{"code":"NOT_FOUND","message":"…"}}
  *   POST /clients/list                     →  200 [{"client_id":"c1",…},…], or a row a line for application/x-ndjson
  *   GET  /log?format=text&level=info       →  200 and a line for each event from now on
+ *   GET  /top                              →  200 and a line of JSON each second: what the broker is busy with
  *
  * Commands return a value or throw; this is the one place that writes a reply.
  * Whoever can open the socket is the operator, so its mode is 0600.
@@ -41,14 +42,14 @@ export async function serveAdmin(
   home.makeSocketDir()
   const path = home.adminSocket
   rmSync(path, { force: true })
-  const logStreams = new Set<ServerResponse>()
+  const streams = new Set<ServerResponse>()
 
   const http = createServer((request, response) => {
     const [path, query] = (request.url ?? '/').split('?') as [string, string?]
-    if (request.method === 'GET' && path === '/log') {
-      logStreams.add(response)
-      response.once('close', () => logStreams.delete(response))
-      return streamLog(new URLSearchParams(query), response, server)
+    if (request.method === 'GET' && (path === '/log' || path === '/top')) {
+      streams.add(response)
+      response.once('close', () => streams.delete(response))
+      return path === '/log' ? streamLog(new URLSearchParams(query), response, server) : streamTop(response, server)
     }
     void answer(request, response, path).catch((err: Error) => {
       const code = err instanceof BrokerError ? err.code : undefined
@@ -82,7 +83,7 @@ export async function serveAdmin(
   })
   chmodSync(path, 0o600)
   return async () => {
-    for (const stream of logStreams) stream.end()
+    for (const stream of streams) stream.end()
     await new Promise(resolve => {
       http.close(resolve)
       http.closeIdleConnections()
@@ -131,6 +132,16 @@ function streamLog(query: URLSearchParams, response: ServerResponse, { log }: Se
     response.write(line)
   }
   response.once('close', log.add({ level, format, write }))
+}
+
+/** Whoever reads slower than it is told gets the newest, not all. */
+function streamTop(response: ServerResponse, { top }: Server): void {
+  response.writeHead(200, { 'content-type': 'application/x-ndjson' })
+  response.flushHeaders()
+  const leave = top.watch(sample => {
+    if (response.writableLength === 0) response.write(`${JSON.stringify(sample)}\n`)
+  })
+  response.once('close', leave)
 }
 
 /** The wire is not typed: every <name> of `usage` must be there, and every argument and option must be text. */

@@ -13,7 +13,10 @@ import { complain, Exit, type Io, terminal } from './io.js'
 /** The broker's. */
 const remote = Object.entries(commands as Readonly<Record<string, Command<any, any, any>>>).filter(([, c]) => !c.hidden)
 /** And what this program does by itself. */
-const local = { completion: { summary: 'Print the completion script for bash, zsh or fish', usage: '<shell>' } }
+const local = {
+  top: { summary: 'Show what the broker is busy with, live', usage: '[pane]' },
+  completion: { summary: 'Print the completion script for bash, zsh or fish', usage: '<shell>' }
+}
 const offered: [string, Pick<Command<any, any, any>, 'summary' | 'usage' | 'synopsis'>][] = [
   ...remote,
   ...Object.entries(local)
@@ -24,7 +27,7 @@ export async function main(argv: readonly string[], io: Io = terminal): Promise<
   const program = programOf(io)
   try {
     await program.parseAsync(argv.map(watchAlone), { from: 'user' })
-    return Exit.ok
+    return program.opts<Options>().status ?? Exit.ok
   } catch (err) {
     if (err instanceof CommanderError) return err.exitCode === 0 ? Exit.ok : Exit.usage
     return await failed(err, io, program)
@@ -53,6 +56,8 @@ interface Options {
   /** Seconds between two times; true is the usual ones. */
   readonly watch?: string | true
   readonly home?: string
+  /** Set by what ends otherwise than well without a failure. */
+  readonly status?: number
 }
 
 function programOf(io: Io): Program {
@@ -75,7 +80,18 @@ function programOf(io: Io): Program {
     wrong(words, offered)
   })
   for (const [name, command] of remote) add(root, name, command, io)
-  const { completion } = local
+  const { top, completion } = local
+  const leaf = root
+    .command(`top ${top.usage}`)
+    .description(`${top.summary}: clients, topics or slow`)
+    .option('--once', 'print it one time')
+    .exitOverride()
+    .action(async (pane = 'clients') => {
+      const { json = false, once = false, watch, home } = leaf.optsWithGlobals<Options & { once?: true }>()
+      if (watch !== undefined) throw new BrokerError('BAD_REQUEST', 'top watches by itself: --watch is not for it')
+      const { top } = await import('./top.js')
+      root.setOptionValue('status', await top(findHome({ home }), io, { pane, once, json }))
+    })
   root
     .command(`completion ${completion.usage}`)
     .description(completion.summary)

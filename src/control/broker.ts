@@ -182,6 +182,11 @@ export class Broker {
     for (const front of this.#online.values()) yield front.identity!.client
   }
 
+  /** Their fronts, with connection and session; as above. */
+  eachFront(): Iterable<Front> {
+    return this.#online.values()
+  }
+
   get clientCount(): number {
     return this.#online.size
   }

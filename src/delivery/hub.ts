@@ -12,6 +12,7 @@ import type { Message } from './message.js'
 import { RetainedMessages } from './retained.js'
 import { type Match, type Route, Router, type ShareGroup, type Subscription } from './router.js'
 import type { Session } from './session.js'
+import type { TopicSample } from './topic-sample.js'
 
 /** emqttd's word and EMQX's: which member of a shared subscription's group gets a message. */
 export type ShareStrategy = 'random' | 'round_robin' | 'sticky' | 'hash_clientid' | 'hash_topic'
@@ -41,6 +42,8 @@ export class Hub {
   /** Undefined where nothing outlives the process. */
   readonly keeper: Keeper | undefined
   readonly metrics: Metrics
+  /** There while somebody looks which topics have the most messages. */
+  sample: TopicSample | undefined
   #options: HubOptions
 
   constructor(options: HubOptions, keeper?: Keeper, metrics = new Metrics()) {
@@ -163,6 +166,7 @@ export class Hub {
   /** Keeps the message if it is to be retained, and delivers it. @param match as for route(). */
   publish(message: Message, match?: Match<Session>): number {
     if (message.retain) this.retain(message)
+    if (this.sample !== undefined && message.counts > 0) this.sample.saw(message)
     return this.route(message, match)
   }
 

@@ -214,6 +214,7 @@ export class Publisher {
 
   #judge(message: Message, packetId: number): undefined | Promise<void> {
     const { qos } = message
+    this.#session.published++
     if (qos === 0) this.#metrics.qos0Received++
     else if (qos === 1) this.#metrics.qos1Received++
     else {

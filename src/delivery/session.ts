@@ -105,6 +105,8 @@ export class Session implements Watched, Keeping {
   #dueAt = 0
   #isHigh = false
   #isLossTold = false
+  /** Messages from the client. */
+  published = 0
   /** Counters as emqttd has them in `sessions list`. */
   delivered = 0
   enqueued = 0

@@ -70,6 +70,8 @@ const isConnect = (first: number): boolean => first >> 4 === PacketType.CONNECT 
 export class Connection implements Watched {
   readonly origin: Origin
   readonly out: Outbox
+  /** Bytes in all. */
+  received = 0
   readonly #transport: Duplex
   readonly #options: ConnectionOptions
   readonly #wheel: DeadlineWheel
@@ -229,6 +231,7 @@ export class Connection implements Watched {
     if (this.#closed) return
     this.#heardAt = now()
     this.out.metrics.bytesReceived += chunk.length
+    this.received += chunk.length
     if (this.#rateLimit !== undefined) this.#limitRate(this.#rateLimit, chunk.length)
     this.#read(chunk)
     this.#settleReading()

@@ -40,6 +40,8 @@ export class Outbox {
   length = 0
   /** Sees the packets of both directions go by; mostly nobody. */
   tap: Tap | undefined = undefined
+  /** Bytes in all that the transport was given. */
+  sent = 0
   readonly metrics: Metrics
   readonly #transport: Writable
   readonly #limit: number
@@ -132,6 +134,7 @@ export class Outbox {
     if (this.length === 0 || this.#closed) return
     const bytes = this.bytes.subarray(0, this.length)
     this.metrics.bytesSent += bytes.length
+    this.sent += bytes.length
     this.bytes = none
     this.length = 0
     if (this.tap !== undefined) this.tap.sent(bytes)

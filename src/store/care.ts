@@ -1,5 +1,15 @@
 /** What an operator does with a store: looks at it, checks, copies and restores it; while the broker runs or not. */
-import { constants, copyFileSync, existsSync, mkdirSync, renameSync, rmSync, statSync } from 'node:fs'
+import {
+  constants,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync
+} from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { BrokerError } from '../errors.js'
 import type { Journal } from './journal.js'
@@ -31,6 +41,11 @@ export class StoreCare {
     this.#directory = directory
     this.#store = store
     this.#journal = journal
+  }
+
+  /** Bytes on disk; waits for nobody, unlike info(). */
+  get size(): number {
+    return statSync(dataFile(this.#directory), { throwIfNoEntry: false })?.size ?? 0
   }
 
   async info(): Promise<StoreState> {
@@ -70,7 +85,33 @@ export class StoreCare {
     await this.#store.backup(part)
     rmSync(`${part}-lock`, { force: true })
     renameSync(part, file)
+    noteBackup(this.#directory, file)
     return { file, size: statSync(file).size }
+  }
+}
+
+export interface Backup {
+  readonly file: string
+  /** ISO 8601. */
+  readonly at: string
+}
+
+const backupNote = (directory: string): string => join(directory, 'backup.json')
+
+/** For `broker doctor`; a backup is one also where this cannot be written. */
+function noteBackup(directory: string, file: string): void {
+  const note: Backup = { file, at: new Date().toISOString() }
+  try {
+    writeFileSync(backupNote(directory), `${JSON.stringify(note)}\n`)
+  } catch {}
+}
+
+/** The last that was made; undefined when none is known. */
+export function lastBackup(directory: string): Backup | undefined {
+  try {
+    return JSON.parse(readFileSync(backupNote(directory), 'utf8')) as Backup
+  } catch {
+    return undefined
   }
 }
 

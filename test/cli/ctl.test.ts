@@ -5,6 +5,7 @@ import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
+import { main } from '../../src/cli/ctl.js'
 import { version } from '../../src/home.js'
 import type { Ended } from '../support/cli.js'
 import { begin, packageRoot } from '../support/cli.js'
@@ -31,15 +32,31 @@ suite('broker-ctl', { concurrency: 2 }, () => {
 
   const ctl = (...args: string[]): Promise<Ended> => begin('broker-ctl', ['--home', running.home.root, ...args]).ended
 
+  /** What the program does, in this process: starting it takes longer than all the rest. */
+  async function said(...args: string[]): Promise<Pick<Ended, 'code' | 'out' | 'err'>> {
+    let out = ''
+    let err = ''
+    const io = {
+      out: (text: string) => {
+        out += `${text}\n`
+      },
+      err: (text: string) => {
+        err += `${text}\n`
+      }
+    }
+    const code = await main(['--home', running.home.root, ...args], io)
+    return { code, out, err }
+  }
+
   async function prints(words: string, expected: string | RegExp): Promise<void> {
-    const { code, out, err } = await ctl(...words.split(' '))
+    const { code, out, err } = await said(...words.split(' '))
     assert.deepEqual([code, err], [0, ''], words)
     if (typeof expected === 'string') assert.equal(out, expected)
     else assert.match(out, expected)
   }
 
   async function fails(args: readonly string[], status: number, expected: string | RegExp): Promise<void> {
-    const { code, out, err } = await ctl(...args)
+    const { code, out, err } = await said(...args)
     assert.deepEqual([code, out], [status, ''], `${args.join(' ')}: ${err}`)
     if (typeof expected === 'string') assert.equal(err, expected)
     else assert.match(err, expected)
@@ -47,6 +64,10 @@ suite('broker-ctl', { concurrency: 2 }, () => {
 
   test('status, broker, acl reload and listeners print emqttd’s lines', async () => {
     await prints('status', `Node 'broker@127.0.0.1' is started\nbroker ${version} is running\n`)
+    await prints(
+      'status --json',
+      /"clients":\d+,"store":\{"type":"(memory","size":null|lmdb","size":\d+)\},"alarms":0\}\n$/
+    )
     await prints(
       'broker',
       /^sysdescr {2}: tsmqttd MQTT Broker\nversion {3}: \S+\nuptime {4}: \d+ seconds\ndatetime {2}: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n$/

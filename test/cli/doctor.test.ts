@@ -15,8 +15,21 @@ import { ensureCertificates } from '../../src/net/certificates.js'
 import { begin, instance, packageRoot } from '../support/cli.js'
 import { makeHome, startServer, until } from '../support/server.js'
 
+type Asked = Report & { code: number | null; ms: number }
+
 /** What `broker doctor --json` says, and its exit status. */
-async function asked(home: Home): Promise<Report & { code: number | null; ms: number }> {
+async function asked(home: Home): Promise<Asked> {
+  let text = ''
+  const out = (line: string): void => {
+    text += line
+  }
+  const from = performance.now()
+  const code = await doctor(home, { out, err: assert.fail }, { json: true })
+  return { ...(JSON.parse(text) as Report), code, ms: performance.now() - from }
+}
+
+/** The same by the real program. */
+async function askedOutside(home: Home): Promise<Asked> {
   const { code, out, err, ms } = await begin('broker', ['--home', home.root, 'doctor', '--json']).ended
   assert.equal(err, '')
   return { ...(JSON.parse(out) as Report), code, ms }
@@ -68,7 +81,7 @@ suite('broker doctor', { concurrency: 2 }, () => {
     )
     assert.equal(report.worst, 'ok')
     assert.equal((await doctor(home, { out: () => {}, err: () => {} }, { json: true, host: host({}) })) % 5, 0)
-    const real = await asked(home)
+    const real = await askedOutside(home)
     assert.ok(real.code === 0 || real.code === 5)
     assert.ok(real.ms < patience(), `${real.ms} ms`)
     assert.deepEqual(everything(), before)
@@ -81,11 +94,11 @@ suite('broker doctor', { concurrency: 2 }, () => {
 
   test('warnings give 5, errors 1, and every one says why and what to do', async t => {
     const home = makeHome(t, { conf: 'listener.tcp.test = 127.0.0.1:0\n' })
-    const open = await asked(home)
+    const open = await askedOutside(home)
     assert.equal(open.code, 5)
     assert.equal(of(open, 'mqtt.acl_nomatch').verdict, 'warning')
     const bad = makeHome(t, { conf: 'listener.tcp.test = 0.0.0.0:0\nmqtt.allow_anonymous = true\n' })
-    const report = await asked(bad)
+    const report = await askedOutside(bad)
     assert.equal(report.code, 1)
     assert.equal(of(report, 'mqtt.allow_anonymous').verdict, 'error')
     assert.match(of(report, 'mqtt.allow_anonymous').found, /tcp:test \(0\.0\.0\.0:0\)/)
@@ -258,7 +271,7 @@ suite('broker doctor', { concurrency: 2 }, () => {
     })
     mkdirSync(home.data)
     writeFileSync(join(home.data, 'loaded_plugins'), 'auth_pgsql.\n')
-    const late = await asked(home)
+    const late = await askedOutside(home)
     assert.equal(of(late, 'auth-pgsql').verdict, 'error')
     assert.match(of(late, 'auth-pgsql').found, /no answer within/)
     assert.match(of(late, 'auth-pgsql').mend![0]!, /broker-ctl plugins reload auth_pgsql$/)
@@ -272,7 +285,7 @@ suite('broker doctor', { concurrency: 2 }, () => {
     assert.match(of(await asked(home), 'mqtt.allow_anonymous').found, /auth-pgsql decides/)
   })
 
-  test('disk space, inodes and rights; the log and the store, with one that was put aside', async t => {
+  test('disk space, inodes and rights; what the log may grow to', async t => {
     const home = makeHome(t, { conf: few })
     const disk = (free: number, inodes = 1e6): Partial<Host> => ({
       statfs: async path => ({
@@ -292,16 +305,72 @@ suite('broker doctor', { concurrency: 2 }, () => {
     const log = of(await examine(home, host(disk(5e9))), /log\/$/)
     assert.equal(log.verdict, 'warning')
     assert.match(log.found, /may grow by 12\.\d GB/)
-    assert.match(of(await asked(home), /store\/$/).found, /nothing is stored/)
-    mkdirSync(join(home.data, 'store'), { recursive: true })
-    writeFileSync(join(home.data, 'store/data.mdb'), Buffer.alloc(3 * 1024 ** 2, 1))
-    assert.match(of(await asked(home), /store\/$/).found, /^3\.0 MB$/)
-    mkdirSync(join(home.data, 'store.bad'))
-    assert.match(of(await asked(home), /store\/$/).found, /put aside: store\.bad$/)
+    mkdirSync(home.data)
     if (process.getuid?.() === 0) return // for whom every directory can be written
     chmodSync(home.data, 0o500)
     t.after(() => chmodSync(home.data, 0o700))
     assert.match(of(await asked(home), /data\/$/).found, /cannot be written by this user/)
+  })
+
+  test('the store: its size and room, how it is synced, what was put aside, and the last backup', async t => {
+    const home = makeHome(t, { conf: `${few}store.type = memory\n` })
+    const conf = (text: string): void => writeFileSync(home.conf, `${few}${text}`)
+    const seen = (over: Partial<Host> = {}): Promise<Report> => examine(home, host(over))
+    assert.match(of(await seen(), 'store').found, /^in memory/)
+    conf('store.type = lmdb\n')
+    const empty = await seen()
+    assert.match(of(empty, 'data/store/data.mdb').found, /^nothing is stored yet$/)
+    assert.ok(!empty.checks.some(({ check }) => check === 'last backup'))
+    mkdirSync(home.path('data/store'), { recursive: true })
+    writeFileSync(home.path('data/store/data.mdb'), Buffer.alloc(3 * 1024 ** 2, 1))
+    const there = await seen()
+    assert.match(of(there, 'data/store/data.mdb').found, /^3\.0 MB, .* free beside it$/)
+    assert.deepEqual([of(there, 'store.sync').verdict, of(there, 'last backup').verdict], ['ok', 'unknown'])
+    const full = await seen({ statfs: async path => ({ ...(await thisHost.statfs(path)), bsize: 1024, bavail: 2048 }) })
+    assert.equal(of(full, 'data/store/data.mdb').verdict, 'warning')
+    assert.match(of(full, 'data/store/data.mdb').found, /2\.0 MB free/)
+    writeFileSync(home.path('data/store.restore.mdb'), '')
+    assert.match(of(await seen(), 'data/store/data.mdb').found, /the next start takes a backup in its place$/)
+
+    mkdirSync(home.path('data/store.bad-2026-11-23T00-00-00'))
+    writeFileSync(home.path('data/store.bad-2026-11-23T00-00-00/data.mdb'), Buffer.alloc(1024 ** 2, 1))
+    mkdirSync(home.path('data/store.before-restore-2026-11-23T00-00-00'))
+    const aside = await seen()
+    assert.match(of(aside, 'damaged store').found, /^put aside: data\/store\.bad-2026-11-23T00-00-00 \(1\.0 MB\)$/)
+    assert.equal(of(aside, 'damaged store').verdict, 'warning')
+    assert.match(of(aside, 'store before restore').found, /before-restore-2026/)
+
+    conf('store.sync = interval\nstore.sync_interval = 5s\n')
+    assert.match(of(await seen(), 'store.sync').found, /the last 5 s may be lost/)
+    conf('store.sync = off\nstore.dir = elsewhere/store\n')
+    const off = await seen()
+    assert.equal(of(off, 'store.sync').verdict, 'warning')
+    assert.match(of(off, 'elsewhere/store/').found, / free$/)
+    assert.equal(of(off, 'elsewhere/store/data.mdb').verdict, 'ok')
+    assert.ok(!off.checks.some(({ check }) => check === 'damaged store'))
+  })
+
+  test('a backup that was made is known, and the alarms of a broker that runs', async t => {
+    const { server, home, admin } = await startServer(t, { conf: 'store.type = lmdb\n' })
+    const copy = home.path('copy.mdb')
+    assert.equal(of(await asked(home), 'alarms').verdict, 'ok')
+    await admin.call('store backup', { file: copy })
+    server.alarms.raise('queue_high_watermark.x', 'warning', 'a queue is nearly full')
+    server.alarms.raise('queue_high_watermark.y', 'warning', 'a queue is nearly full')
+    const report = await asked(home)
+    assert.equal(of(report, 'last backup').found, `0 hours ago, ${copy}`)
+    assert.deepEqual(
+      [of(report, 'alarms').verdict, of(report, 'alarms').found],
+      ['warning', '2: a queue is nearly full']
+    )
+    const { store, alarms } = await admin.call('status', {})
+    assert.ok(store.type === 'lmdb' && store.size !== null && store.size > 0)
+    assert.equal(alarms, 2)
+    rmSync(copy)
+    server.alarms.raise('store_unwritable', 'critical', 'the store cannot be written')
+    const worse = await asked(home)
+    assert.match(of(worse, 'last backup').found, /it is not there any more$/)
+    assert.equal(of(worse, 'alarms').verdict, 'error')
   })
 
   test('the clock: wrong years, files from the future, and a time service', async t => {
@@ -350,7 +419,7 @@ suite('broker doctor', { concurrency: 2 }, () => {
     const free = lock(home.brokerLock)
     assert(typeof free === 'function')
     t.after(free)
-    const silent = await asked(home)
+    const silent = await askedOutside(home)
     assert.equal(silent.code, 1)
     assert.match(of(silent, 'broker').found, new RegExp(`pid ${process.pid} has this home and does not answer`))
     assert.equal(of(silent, 'tcp:test').verdict, 'unknown')

@@ -50,8 +50,11 @@ export function makeHome(t: Pick<TestContext, 'after'>, { conf = '', acl = '', p
 }
 
 /** A broker of its own in a fresh home, on free ports; gone when the test ends. */
-export async function startServer(t: TestContext, files: ServerFiles = {}): Promise<Running> {
-  const home = makeHome(t, files)
+export async function startServer(
+  t: TestContext,
+  files: ServerFiles = {},
+  home = makeHome(t, files)
+): Promise<Running> {
   const log: string[] = []
   const server = await Server.start({
     home,

@@ -1,5 +1,6 @@
 /** What a check of `broker doctor` is given, and what it answers. */
-import type { StatsFs } from 'node:fs'
+import { readdirSync, type StatsFs, statSync } from 'node:fs'
+import { join } from 'node:path'
 import type { Home } from '../../home.js'
 import type { Settings } from '../../settings.js'
 import type { Pong } from '../daemon.js'
@@ -63,4 +64,12 @@ export function bytes(n: number): string {
   const i = n < 1024 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(n) / 10))
   const value = n / 1024 ** i
   return `${i === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[i]}`
+}
+
+/** On the disk: LMDB's file says it is larger than what it takes. */
+export function sizeOf(path: string): number {
+  const stat = statSync(path, { throwIfNoEntry: false })
+  if (stat === undefined) return 0
+  if (!stat.isDirectory()) return Math.min(stat.size, stat.blocks * 512)
+  return readdirSync(path).reduce((sum, name) => sum + sizeOf(join(path, name)), 0)
 }

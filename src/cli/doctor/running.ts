@@ -1,5 +1,6 @@
 /** The configuration, the broker that runs or does not, and the pm2 that keeps it. */
 import { statSync } from 'node:fs'
+import { AdminClient } from '../../admin/client.js'
 import { version } from '../../home.js'
 import { holderOf } from '../../lock.js'
 import { wordOf } from '../failure.js'
@@ -14,7 +15,10 @@ export const configuration: Check = ({ problems, home }) => [
 
 const refused = 'a broker with a wrong configuration does not start'
 
-export const running: Check = scene => [broker(scene), keeper(scene), ...crash(scene)]
+/** Less than a check has. */
+const alarmsMs = 1000
+
+export const running: Check = async scene => [broker(scene), ...(await alarms(scene)), keeper(scene), ...crash(scene)]
 
 function broker({ broker, home, host }: Scene): Finding {
   const check = 'broker'
@@ -45,6 +49,19 @@ function broker({ broker, home, host }: Scene): Finding {
       return { check, verdict: 'error', found: `did not start: ${word}`, why, mend: ['broker start'] }
     }
   }
+}
+
+async function alarms({ broker, home }: Scene): Promise<Finding[]> {
+  if (broker.is !== 'answering') return []
+  const check = 'alarms'
+  const why = 'what the broker says that somebody should see to'
+  const all = await new AdminClient(home.adminSocket, alarmsMs).call('alarms list', {})
+  if (all.length === 0) return [{ check, verdict: 'ok', found: 'none', why }]
+  const worst = all.every(({ severity }) => severity === 'warning') ? 'warning' : 'error'
+  const titles = [...new Set(all.map(({ title }) => title))]
+  return [
+    { check, verdict: worst, found: `${all.length}: ${titles.join('; ')}`, why, mend: ['broker-ctl alarms list'] }
+  ]
 }
 
 function keeper({ broker, home, host }: Scene): Finding {
