@@ -107,8 +107,11 @@ function marked(store: Store, file: string): Store {
 /** What is wrong with the file; undefined when every record can be read. */
 export async function damageOf(file: string): Promise<string | undefined> {
   const script = fileURLToPath(new URL('check.js', import.meta.url))
-  const child = spawn(process.execPath, [script, file], { stdio: ['ignore', 'ignore', 'pipe'] })
+  const child = spawn(process.execPath, [script, file], { stdio: ['pipe', 'ignore', 'pipe'] })
+  const end = (): void => void child.kill('SIGKILL')
+  process.once('exit', end)
   let said = ''
+  child.stdin.on('error', () => {}) // it may be gone
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     said += text
   })
@@ -116,6 +119,7 @@ export async function damageOf(file: string): Promise<string | undefined> {
     child.once('error', reject)
     child.once('close', (...how) => resolve(how))
   })
+  process.off('exit', end)
   if (code === 0) return undefined
   return signal === null ? said.trim().split('\n').at(-1) || `exit code ${code}` : `reading it ends with ${signal}`
 }
