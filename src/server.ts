@@ -10,13 +10,20 @@ import { Access } from './access/access.js'
 import { serveAdmin } from './admin/server.js'
 import { Alarms } from './alarms.js'
 import { commands } from './commands/index.js'
-import { type BrokerOptions, type ListenerOptions, type LogOptions, listenersOf } from './config/broker-options.js'
+import {
+  apisOf,
+  type BrokerOptions,
+  type ListenerOptions,
+  type LogOptions,
+  listenersOf
+} from './config/broker-options.js'
 import { Broker, type Kept } from './control/broker.js'
 import { BrokerError } from './errors.js'
 import { type Home, version } from './home.js'
 import { Hooks } from './hooks.js'
 import { lock } from './lock.js'
 import type { LogRoot, Sink } from './log.js'
+import { Management } from './mgmt/management.js'
 import { ensureCertificates } from './net/certificates.js'
 import { Listener, type ListenerContext } from './net/listener.js'
 import { type Brought, PluginHost, pluginPaths } from './plugins.js'
@@ -69,6 +76,8 @@ export class Server {
   listeners: readonly Listener[]
   /** Undefined without a home. */
   reloads: Reload | undefined
+  /** Undefined without a home, which has its users. */
+  readonly management: Management | undefined
   #store: StoreCare | undefined
   #phase: Phase = 'starting'
   readonly #undo: Undo[] = []
@@ -95,6 +104,7 @@ export class Server {
     this.sys = parts.sys
     this.plugins = parts.plugins
     this.listeners = parts.listeners
+    this.management = parts.home === undefined ? undefined : new Management(this, parts.home)
   }
 
   static async start({
@@ -106,6 +116,9 @@ export class Server {
     openStore: open = openStore
   }: ServerOptions): Promise<Server> {
     const { options, loadAcl } = settings
+    if (home === undefined && options.listener.api.size > 0) {
+      throw new BrokerError('CONFIG_INVALID', 'listener.api: the management API needs a home, where its users are kept')
+    }
     const unlock = home === undefined ? () => {} : hold(home, options.node.name)
     let server: Server | undefined
     try {
@@ -167,6 +180,9 @@ export class Server {
         server.reloads = new Reload(server, { home, settings, listener, certificates, sinks })
       }
       if (home !== undefined) server.#undo.push(await serveAdmin(home, commands, server))
+      const { management } = server
+      server.#undo.push(async () => await management?.close())
+      await management?.open() // before the store is read, to say that it is
       await server.#restore()
       if (kept !== undefined) spaces.load(kept.store, broker.hub.keeper!.journal)
       server.#undo.push(() => plugins.stopAll())
@@ -282,9 +298,8 @@ function hold(home: Home, node: string): () => void {
 
 /** At the first start, and anew before they expire; only where a listener uses the usual files. */
 async function makeCertificates(options: BrokerOptions, home: Home, log: LogRoot): Promise<void> {
-  const wanted = listenersOf(options).some(
-    ({ tls }) => tls !== undefined && home.path(tls.certfile) === home.path('etc/certs/cert.pem')
-  )
+  const files = [...listenersOf(options).map(({ tls }) => tls?.certfile), ...apisOf(options).map(o => o.certfile)]
+  const wanted = files.some(file => file !== undefined && home.path(file) === home.path('etc/certs/cert.pem'))
   if (!wanted) return
   try {
     const outcome = await ensureCertificates(home.certs, { hostname: hostname() })

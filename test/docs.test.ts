@@ -49,7 +49,10 @@ function documented(text: string): Map<string, string> {
     keyRows(text).flatMap(({ key = '', on = '', default: fallback = '' }) => {
       const transports = on === 'all' ? ['tcp', 'ssl', 'ws', 'wss'] : on.split(', ')
       return transports.map(t => {
-        const name = key.replace(/^listener\.T\.N/, `listener.${t}.*`).replace('.<n>', '.*')
+        const name = key
+          .replace(/^listener\.T\.N/, `listener.${t}.*`)
+          .replace('api.N', 'api.*')
+          .replace('.<n>', '.*')
         return [name, asFlag(fallback)] as const
       })
     })

@@ -21,6 +21,7 @@ const may: Record<string, string[]> = {
     'home',
     'hooks',
     'lock',
+    'mgmt/',
     'net/',
     'plugins',
     'reload',
@@ -62,6 +63,7 @@ const may: Record<string, string[]> = {
   'admin/server': ['admin/rows', 'errors', 'log'],
   'admin/client': ['errors'],
   'commands/': ['about', 'commands/', 'errors'],
+  'mgmt/': ['about', 'access/password', 'config/', 'errors', 'mgmt/', 'net/'],
   'control/': ['access/banned', 'control/', 'delivery/', 'errors', 'metrics', 'net/', 'trace', 'wire/'],
   'delivery/': ['delivery/', 'metrics', 'store/', 'wire/'],
   'store/': ['errors', 'store/'],
@@ -84,6 +86,8 @@ const owner: Record<string, string> = {
   pino: 'log',
   'rotating-file-stream': 'log-files',
   bcrypt: 'access/password',
+  fastify: 'mgmt/app',
+  'prom-client': 'mgmt/prometheus',
   lmdb: 'store/lmdb-file'
 }
 

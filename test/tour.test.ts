@@ -47,7 +47,10 @@ test('docs/commands.md: the tour', { skip: hasMosquitto() ? false : 'mosquitto-c
   const path = home.path('path')
   mkdirSync(path)
   for (const name of ['broker', 'broker-ctl']) symlinkSync(join(packageRoot, 'bin', name), join(path, name))
-  const conf = readFileSync(join(packageRoot, 'etc/broker.conf'), 'utf8').replace(/^listener\.(ssl|ws|wss)\..*$/gm, '')
+  const conf = readFileSync(join(packageRoot, 'etc/broker.conf'), 'utf8').replace(
+    /^listener\.(ssl|ws|wss|api)\..*$/gm,
+    ''
+  )
   writeFileSync(home.path('etc/broker.conf'), conf.replace(/^(listener\.tcp\.external =).*$/m, '$1 127.0.0.1:0'))
   for (const file of ['etc/acl.conf', 'etc/plugins/auth-pgsql.conf']) {
     writeFileSync(home.path(file), readFileSync(join(packageRoot, file)))

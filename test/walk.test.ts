@@ -44,6 +44,7 @@ describe('the walk', () => {
   const ports: Record<string, number> = {}
   let postgres: Postgres
   let ca: Buffer
+  let api: string | undefined
 
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string }
 
@@ -88,7 +89,9 @@ describe('the walk', () => {
 
   test('broker init lays out a home, and broker start says that it runs when it does', async () => {
     assert.equal((await run(process.execPath, [join(root, 'bin/broker'), 'init', home])).status, 0)
-    edit('etc/broker.conf', text => text.replace(/^(listener\.\w+\.external = )\d+$/gm, '$1127.0.0.1:0'))
+    edit('etc/broker.conf', text =>
+      text.replace(/^(listener\.\w+\.external = )\d+$/gm, '$1127.0.0.1:0').replace('127.0.0.1:8080', '127.0.0.1:0')
+    )
     edit('etc/plugins/auth-pgsql.conf', text =>
       text
         .replace(/^(auth\.pgsql\.server = ).*$/m, `$1${postgres.host}:${postgres.port}`)
@@ -100,6 +103,8 @@ describe('the walk', () => {
     const { status, out, err } = await broker('start')
     assert.equal(status, 0, err)
     assert(Date.now() - began < 10_000)
+    api = /^listening on api:mgmt {7}(127\.0\.0\.1:\d+)$/m.exec(out)?.[1]
+    assert.match(out, /^management API: user admin, its password is in .*\/data\/initial_admin_password$/m)
     assert.match(out, new RegExp(`broker ${version.replaceAll('.', '\\.')} is started successfully!\n$`))
     for (const [, name, port] of out.matchAll(/^listening on (\w+):external\s+127\.0\.0\.1:(\d+)$/gm))
       ports[name!] = Number(port)
@@ -110,6 +115,15 @@ describe('the walk', () => {
   test('broker-ctl status', async () => {
     const { status, out } = await ctl('status')
     assert.deepEqual([status, out], [0, `Node 'broker@127.0.0.1' is started\nbroker ${version} is running\n`])
+  })
+
+  test('the management API asks for the password that broker start has told of', async () => {
+    const url = `http://${api}/api/v2/management/nodes`
+    assert.equal((await fetch(url)).status, 401)
+    const password = readFileSync(join(home, 'data/initial_admin_password'), 'utf8').trim()
+    const authorization = `Basic ${Buffer.from(`admin:${password}`).toString('base64')}`
+    const answer = await fetch(url, { headers: { authorization } })
+    assert.match(await answer.text(), /^\{"code":0,"result":\[\{"name":"broker@127\.0\.0\.1","version":/)
   })
 
   test('MQTT.js connects without a password on all four listeners', async () => {

@@ -31,6 +31,10 @@ export class AclCache {
     return undefined
   }
 
+  delete(topic: string): void {
+    this.#verdicts?.delete(topic)
+  }
+
   /** A verdict that was sought under rules no longer in force is not kept. */
   set(topic: string, allowed: boolean, epoch: number): void {
     if (epoch !== this.#epoch) return

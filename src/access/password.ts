@@ -116,6 +116,16 @@ export async function verifyPassword(
   }
 }
 
+/** bcrypt's cost: 2^10 rounds. */
+const rounds = 10
+/** bcrypt looks at no more. */
+export const longestPassword = 72
+
+/** A bcrypt hash of it, made on libuv's threads. */
+export async function hashPassword(password: string): Promise<string> {
+  return await gate.run(() => bcrypt.hash(Buffer.from(password), rounds))
+}
+
 const derive = promisify(pbkdf2)
 const sha256 = (bytes: Buffer): Buffer => createHash('sha256').update(bytes).digest()
 

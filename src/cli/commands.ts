@@ -18,6 +18,7 @@ export async function start(home: Home, io: Io, options: Omit<StartOptions, 'cra
       return Exit.ok
     }
     for (const { name, bind } of answer.listeners) io.out(`listening on ${name.padEnd(14)} ${bind}`)
+    for (const notice of answer.notices) io.out(notice)
     io.out(`broker ${answer.version} is started successfully!`)
     return Exit.ok
   })

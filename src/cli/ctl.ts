@@ -123,7 +123,10 @@ async function namesOf(home: string | undefined, kind: string, prefix = ''): Pro
 function add(root: Program, name: string, command: Command<any, any, any>, io: Io): void {
   const words = name.split(' ')
   const last = words.pop()!
-  const parent = words.reduce((at, word) => at.commands.find(c => c.name() === word) ?? group(at, word, io), root)
+  const parent = words.reduce(
+    (at, word, i) => at.commands.find(c => c.name() === word) ?? group(at, words.slice(0, i + 1), io),
+    root
+  )
   const leaf = parent.command(last).helpCommand(false).configureHelp({ showGlobalOptions: true }).exitOverride()
   leaf.summary(command.summary).description(command.summary)
   if (command.usage !== undefined) leaf.arguments(command.usage)
@@ -226,13 +229,14 @@ async function printRows(
   io.out(`${last}]`)
 }
 
-/** A first word such as `clients`: alone it says what it knows, as in emqttd. */
-function group(parent: Program, word: string, io: Io): Program {
-  const made = parent.command(word).helpCommand(false).exitOverride()
-  made.helpInformation = () => usage(under([word]))
+/** First words such as `clients` or `admins token`: alone they say what they know, as in emqttd. */
+function group(parent: Program, first: string[], io: Io): Program {
+  const made = parent.command(first.at(-1)!).helpCommand(false).exitOverride()
+  const known = (): Offer[] => under(first).filter(([name]) => name.startsWith(first.join(' ')))
+  made.helpInformation = () => usage(known())
   made.argument('[command...]').action((words: string[]) => {
-    if (words.length === 0) io.out(usage(under([word])))
-    else wrong([word, ...words], under([word]))
+    if (words.length === 0) io.out(usage(known()))
+    else wrong([...first, ...words], under(first))
   })
   return made
 }

@@ -1,5 +1,6 @@
 /** Every command, in the order in which help shows them. */
 import { acl } from './acl.js'
+import { admins } from './admins.js'
 import { alarms } from './alarms.js'
 import { auth } from './auth.js'
 import { banned } from './banned.js'
@@ -45,6 +46,7 @@ export const commands = {
   ...traces,
   ...messages,
   ...alarms,
+  ...admins,
   ...node,
   ...log,
   ...complete

@@ -1,11 +1,14 @@
 import { BrokerError } from '../errors.js'
+import type { ApiListener } from '../mgmt/listener.js'
 import type { Listener } from '../net/listener.js'
 import type { Server } from '../server.js'
 import { command, line } from './command.js'
 
 type Row = ReturnType<typeof rowOf>
 
-function rowOf(listener: Listener) {
+type Door = Listener | ApiListener
+
+function rowOf(listener: Door) {
   const { name, transport, bind, maxClients, currentClients, shutdownCount } = listener.info()
   return {
     name,
@@ -19,7 +22,12 @@ function rowOf(listener: Listener) {
 }
 
 /** Those that are open, as in emqttd. */
-const rows = ({ listeners }: Server): Row[] => listeners.filter(l => l.listening).map(rowOf)
+const rows = (server: Server): Row[] =>
+  doors(server)
+    .filter(l => l.listening)
+    .map(rowOf)
+
+const doors = ({ listeners, management }: Server): Door[] => [...listeners, ...(management?.listeners ?? [])]
 
 const print = (rows: Row[]): string =>
   rows
@@ -47,13 +55,14 @@ interface Address {
 /** emqttd's words for what a listener is told, done or not. */
 async function told(
   what: 'start' | 'stop' | 'restart',
-  { listeners, log, phase }: Server,
+  server: Server,
   { proto, port }: Address,
-  work: (listener: Listener) => Promise<void>
+  work: (listener: Door) => Promise<void>
 ) {
+  const { log, phase } = server
   const failed = (code: 'NOT_FOUND' | 'CONFLICT' | 'UNAVAILABLE', why: string): BrokerError =>
     new BrokerError(code, `Failed to ${what} ${proto} listener on ${port}, error:${why}`)
-  const found = listeners.find(l => `mqtt:${l.info().transport}` === proto && l.answersTo(port))
+  const found = doors(server).find(l => `mqtt:${l.info().transport}` === proto && l.answersTo(port))
   if (found === undefined || (what !== 'start' && !found.listening)) throw failed('NOT_FOUND', 'not_found')
   if (what === 'start' && found.listening) throw failed('CONFLICT', 'already_started')
   if (phase !== 'running') throw failed('CONFLICT', `the broker is ${phase}`)

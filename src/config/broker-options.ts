@@ -104,6 +104,19 @@ const webSocket = {
   trustedProxies: list(network(), '127.0.0.1,::1')
 }
 
+/** What may be asked of the management API without a login. */
+export const openPages = ['status', 'healthz', 'readyz', 'metrics', 'openapi'] as const
+
+const api = {
+  bind: own(address()),
+  maxClients: integer(64, { min: 1 }),
+  access: named(accessRule),
+  certfile: optional(text()),
+  keyfile: optional(text()),
+  public: list(oneOf(openPages), 'status,healthz,readyz'),
+  allowOrigins: list(word(), '')
+}
+
 const logFile = (file: string) => ({
   file: text(file),
   size: size('10MB', { min: 1024 }),
@@ -179,7 +192,8 @@ export const brokerSchema = {
     tcp: named({ ...common, peerCertAsUsername: peerName }),
     ssl: named({ ...common, ...tls }),
     ws: named({ ...common, ...webSocket }),
-    wss: named({ ...common, ...tls, ...webSocket })
+    wss: named({ ...common, ...tls, ...webSocket }),
+    api: named(api)
   }
 }
 
@@ -188,7 +202,8 @@ export type GivenBrokerOptions = Given<typeof brokerSchema>
 export type MqttOptions = BrokerOptions['mqtt']
 export type LogOptions = BrokerOptions['log']
 
-export type Transport = keyof BrokerOptions['listener']
+/** Of those that speak MQTT. */
+export type Transport = Exclude<keyof BrokerOptions['listener'], 'api'>
 type Common = OptionsOf<typeof common> & { readonly peerCertAsUsername?: 'cn' | 'dn' | undefined }
 export type TlsOptions = OptionsOf<typeof tls>
 export type WebSocketOptions = OptionsOf<typeof webSocket>
@@ -202,7 +217,15 @@ export interface ListenerOptions extends Common {
   readonly webSocket: WebSocketOptions | undefined
 }
 
-/** Every configured listener, in the order tcp, ssl, ws, wss. */
+export interface ApiOptions extends OptionsOf<typeof api> {
+  readonly name: string
+}
+
+/** The listeners of the management API. */
+export const apisOf = ({ listener }: BrokerOptions): ApiOptions[] =>
+  [...listener.api].map(([name, options]) => ({ ...options, name }))
+
+/** Every configured listener of MQTT, in the order tcp, ssl, ws, wss. */
 export function listenersOf({ listener }: BrokerOptions): ListenerOptions[] {
   return (['tcp', 'ssl', 'ws', 'wss'] as const).flatMap(transport =>
     [...listener[transport]].map(([name, options]) => ({
@@ -253,6 +276,17 @@ function check(options: BrokerOptions, report: (key: string, message: string) =>
       report(`${at}.proxy_port_header`, `has no effect without ${at}.proxy_address_header`)
     }
   }
+  for (const { name, bind, certfile, keyfile } of apisOf(options)) {
+    const at = `listener.api.${name}`
+    const where = showAddress(bind)
+    const other = bind.port === 0 ? undefined : bound.get(where)
+    if (other !== undefined) report(at, `${where} is taken by ${other}`)
+    bound.set(where, at)
+    if ((certfile === undefined) !== (keyfile === undefined)) {
+      const [is, lacks] = certfile === undefined ? ['keyfile', 'certfile'] : ['certfile', 'keyfile']
+      report(`${at}.${is}`, `has no effect without ${at}.${lacks}`)
+    }
+  }
 }
 
 /** Keys that emq.conf has and that mean nothing here, with the reason. */
@@ -266,7 +300,10 @@ const foreign: readonly [RegExp, string][] = [
   [/^log\.crash$/, 'always on, in log.crash.file; remove the line'],
   [/^log\.error\.messages_per_second$/, 'log.messages_per_second limits repeated lines; remove this one'],
   [/^log\.(syslog|info|error\.redirect)/, 'not kept here; remove the line'],
-  [/^listener\.api\./, 'there is no management API; remove the line'],
+  [
+    /^listener\.api\.[\w-]+\.(acceptors|backlog|handshake_timeout|cacertfile|verify|fail_if_no_peer_cert)$/,
+    'not here for the management API; remove the line'
+  ],
   [/^listener\.\w+\.[\w-]+\.acceptors$/, 'one event loop accepts here; remove the line'],
   [
     /^listener\.\w+\.[\w-]+\.(recbuf|sndbuf|buffer|tune_buffer)$/,

@@ -349,10 +349,15 @@ export class Broker {
     }
   }
 
+  /** What the ACL said of a client that is connected and a topic it publishes to is asked anew. */
+  forgetVerdict(clientId: string, topic: string): void {
+    this.#find(clientId).identity!.cache.delete(topic)
+  }
+
   /** Publishes for the broker itself or the program it is embedded in; no ACL applies. */
-  async publish({ topic, payload, qos, retain }: Omit<HookMessage, 'from'>): Promise<void> {
+  async publish({ topic, payload, qos, retain, from }: Omit<HookMessage, 'from'> & { from?: string }): Promise<void> {
     if (!this.#isTopic(topic)) throw new BrokerError('BAD_REQUEST', `not a topic: "${topic}"`)
-    const message = Message.of(topic, payload, { qos, retain })
+    const message = Message.of(topic, payload, { qos, retain, from })
     this.hub.publish(message)
   }
 

@@ -207,6 +207,14 @@ suite('broker doctor', { concurrency: 2 }, () => {
     assert.match(of(report, 'ws:other').found, /is no address of this host/)
   })
 
+  test('the port of the management API, which stops no start', async t => {
+    const port = await taken(t)
+    const home = makeHome(t, { conf: `${few}listener.api.mgmt = 127.0.0.1:${port}\n` })
+    const { verdict, found, why } = of(await asked(home), 'api:mgmt')
+    assert.deepEqual([verdict, why], ['warning', 'without its port the broker runs without its management API'])
+    assert.match(found, /is taken by/)
+  })
+
   test('certificates: expired, soon to expire, not yet valid, with the wrong key, and none', async t => {
     const home = makeHome(t, { conf: 'listener.ssl.test = 127.0.0.1:0\n' })
     const check = 'etc/certs/cert.pem'

@@ -1,7 +1,7 @@
 /** The ports of the listeners: open where the broker runs, else whether it could open them. */
 import { createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type ListenerOptions, listenersOf } from '../../config/broker-options.js'
+import { apisOf, type ListenerOptions, listenersOf } from '../../config/broker-options.js'
 import { showAddress } from '../../config/values.js'
 import { whoListens } from '../../net/port-holder.js'
 import { type Check, type Finding, needsConfig, type Scene } from './finding.js'
@@ -11,10 +11,25 @@ const holderMs = 1200
 
 export const ports: Check = async scene => {
   if (scene.settings === undefined) return [needsConfig('ports')]
-  return await Promise.all(listenersOf(scene.settings.options).map(l => port(l, scene)))
+  const { options } = scene.settings
+  return await Promise.all([
+    ...listenersOf(options).map(l => port(l, scene)),
+    ...apisOf(options).map(async l => milder(await port({ ...l, transport: 'api' }, scene)))
+  ])
 }
 
-async function port({ transport, name, bind }: ListenerOptions, { broker, host }: Scene): Promise<Finding> {
+/** The management API's port keeps nothing from starting. */
+const milder = (finding: Finding): Finding => ({
+  ...finding,
+  verdict: finding.verdict === 'error' ? 'warning' : finding.verdict,
+  why: 'without its port the broker runs without its management API'
+})
+
+interface Door extends Pick<ListenerOptions, 'name' | 'bind'> {
+  readonly transport: string
+}
+
+async function port({ transport, name, bind }: Door, { broker, host }: Scene): Promise<Finding> {
   const check = `${transport}:${name}`
   const where = showAddress(bind)
   const why = 'a listener that cannot open its port stops the start of the broker'
