@@ -51,6 +51,7 @@ const asked: Readonly<Record<string, string>> = {
   target: 'targets'
 }
 const listed: Readonly<Record<string, readonly string[]>> = {
+  access: ['full', 'read'],
   level: ['debug', 'info', 'warning', 'error', 'critical'],
   shell: shells
 }

@@ -181,9 +181,9 @@ export class Admins {
     const text = JSON.stringify({ users: [...users.values()], tokens: [...tokens.values()] }, null, 2)
     try {
       writePrivate(this.#file, `${text}\n`)
-    } catch (cause) {
+    } catch (err) {
       this.#kept = undefined // what is on disk counts
-      throw new BrokerError('UNAVAILABLE', `cannot write ${this.#file}: ${(cause as Error).message}`, { cause })
+      throw err
     }
   }
 }
@@ -216,9 +216,13 @@ function read(file: string): Kept {
 
 /** Whole or not at all, and never open to others for a moment. */
 function writePrivate(file: string, text: string): void {
-  mkdirSync(dirname(file), { recursive: true })
   const part = `${file}.new`
-  rmSync(part, { force: true })
-  writeFileSync(part, text, { mode: 0o600, flush: true })
-  renameSync(part, file)
+  try {
+    mkdirSync(dirname(file), { recursive: true })
+    rmSync(part, { force: true })
+    writeFileSync(part, text, { mode: 0o600, flush: true })
+    renameSync(part, file)
+  } catch (cause) {
+    throw new BrokerError('UNAVAILABLE', `cannot write ${file}: ${(cause as Error).message}`, { cause })
+  }
 }

@@ -162,7 +162,13 @@ export async function makeApp(
           address: addressOf(request)
         })
         if (method !== 'GET' && !mayBeOpen(route)) {
-          log.info('management API', { by: callers.get(request), address: addressOf(request), did: `${method} ${url}` })
+          const to = request.params as Record<string, string>
+          log.info('management API', {
+            by: callers.get(request),
+            address: addressOf(request),
+            did: `${method} ${url}`,
+            ...(Object.keys(to).length === 0 ? {} : { to })
+          })
         }
         if (answer instanceof Plain) {
           const { status, type, body } = answer

@@ -1,7 +1,7 @@
 /**
  * The management API as a part of the broker: its users, its listeners, and what of them
- * can go wrong. MQTT is what a broker is for: where the API's port is not to be had, the
- * broker runs without it, says so, and goes on trying.
+ * can go wrong. MQTT is what a broker is for: where the API's port is not to be had, or its
+ * users cannot be read, the broker runs without it, says so, and goes on trying.
  */
 import { apisOf } from '../config/broker-options.js'
 import { BrokerError } from '../errors.js'
@@ -37,13 +37,6 @@ export class Management {
   }
 
   async open(): Promise<void> {
-    if (this.listeners.length === 0) return
-    const { log } = this.#server
-    const file = await this.admins.makeFirst()
-    if (file !== undefined) {
-      this.notices.push(`management API: user ${firstUser}, its password is in ${file}`)
-      log.info('management API: first user made', { username: firstUser, file })
-    }
     for (const listener of this.listeners) await this.#open(listener)
   }
 
@@ -52,10 +45,19 @@ export class Management {
     await Promise.all(this.listeners.map(listener => listener.close()))
   }
 
+  /** Never open without a user. */
+  async #makeFirst(): Promise<void> {
+    const file = await this.admins.makeFirst()
+    if (file === undefined) return
+    this.notices.push(`management API: user ${firstUser}, its password is in ${file}`)
+    this.#server.log.info('management API: first user made', { username: firstUser, file })
+  }
+
   async #open(listener: ApiListener, isRetry = false): Promise<void> {
     const { alarms, log, phase } = this.#server
     if (phase === 'stopping' || listener.listening) return // an operator may have opened it meanwhile
     try {
+      await this.#makeFirst()
       await listener.open()
       log.info('listening', { listener: listener.name, on: listener.info().bind })
     } catch (err) {

@@ -125,6 +125,7 @@ test('listeners, metrics and stats', async t => {
 
   const metrics = await get(running, '/api/v2/monitoring/metrics')
   assert.equal(Object.keys(metrics.result[0][node]).length, 38)
+  assert.equal((await running.ask('/api/v2/monitoring/metrics/')).status, 200, 'as emqttd’s own list has it')
   assert.equal(metrics.result[0][node]['packets/connect'], 1)
   const { result } = await get(running, `/api/v2/monitoring/metrics/${node}`)
   assert.deepEqual(result, metrics.result[0][node])

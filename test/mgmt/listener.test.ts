@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { request as httpsRequest } from 'node:https'
 import net from 'node:net'
 import test from 'node:test'
@@ -104,6 +104,19 @@ test('a port that is taken is tried again and again, until it is free or the bro
   await new Promise(resolve => taken.close(resolve))
   await until('it is open', () => management.listeners[0]!.listening)
   assert.deepEqual(server.alarms.list(), [])
+})
+
+test('users that cannot be read: the API stays shut, and MQTT runs', async t => {
+  const home = makeHome(t, { conf: 'listener.tcp.test = 127.0.0.1:0\nlistener.api.mgmt = 127.0.0.1:0' })
+  mkdirSync(home.data)
+  writeFileSync(home.path('data/admins'), '{"users":')
+  const server = await Server.start({ home, settings: readSettings(home, {}), log: createLog() })
+  t.after(() => server.stop('fast'))
+  const { listeners, notices } = server.management!
+  assert.equal(listeners[0]!.listening, false)
+  assert.match(notices.join(), /data\/admins is damaged.*the broker runs without it/)
+  assert.equal(server.listeners[0]!.listening, true)
+  assert.equal(readFileSync(home.path('data/admins'), 'utf8'), '{"users":')
 })
 
 test('a certificate that is not there stops the start, as with the other listeners', async t => {
