@@ -126,7 +126,7 @@ export class Reload {
   show(prefix = ''): Shown[] {
     const file = trying([], () => this.#means.settings.files!.again())?.files?.values
     const ofPlugins = this.#server.plugins.values()
-    const all = new Map([...this.#inForce, ...ofPlugins])
+    const all = new Map([...(file ?? []), ...this.#inForce, ...ofPlugins])
     const at = prefix.replace(/\.$/, '')
     const keys = [...all.keys()].filter(key => at === '' || key === at || key.startsWith(`${at}.`))
     if (keys.length === 0) {
@@ -134,13 +134,13 @@ export class Reload {
       throw new BrokerError('NOT_FOUND', `no such key: ${at}${meant === undefined ? '' : `; did you mean ${meant}?`}`)
     }
     return keys.map(key => {
-      const inForce = all.get(key)!
+      const inForce = ofPlugins.get(key) ?? this.#inForce.get(key)
       const stated = ofPlugins.has(key) ? inForce : file?.get(key)
       return {
         key,
         value: shown(key, inForce),
         file: stated?.from === undefined ? null : shown(key, stated),
-        default: inForce.fallback ?? null,
+        default: all.get(key)!.fallback ?? null,
         effect: nameOf(ofPlugins.has(key) ? 'now' : effectOf(key))
       }
     })

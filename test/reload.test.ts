@@ -146,13 +146,19 @@ const others: Record<string, string> = {
   'listener.T.N.path': '/other',
   'listener.T.N.proxy_address_header': 'x-for',
   'listener.T.N.proxy_port_header': 'x-port',
-  'listener.T.N.trusted_proxies': '10.0.0.1'
+  'listener.T.N.trusted_proxies': '10.0.0.1',
+  'listener.api.N.max_clients': '9',
+  'listener.api.N.access.<n>': 'allow all',
+  'listener.api.N.certfile': 'etc/certs/client-cert.pem',
+  'listener.api.N.keyfile': 'etc/certs/client-key.pem',
+  'listener.api.N.public': 'metrics',
+  'listener.api.N.allow_origins': 'https://ops.example.com'
 }
 
 test('a reload changes every key that it may, and tells of every one that needs a restart', {
   timeout: 60_000
 }, async t => {
-  const transports = ['tcp', 'ssl', 'ws', 'wss']
+  const transports = ['tcp', 'ssl', 'ws', 'wss', 'api']
   const bind = (): string => transports.map(t => `listener.${t}.a = 127.0.0.1:0\n`).join('')
   const home = makeHome(t, { conf: `${bind()}store.type = memory` })
   const sinks = (of: Parameters<typeof fileSinks>[0]) => fileSinks(of, home.path)

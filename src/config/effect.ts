@@ -12,6 +12,7 @@ export type Effect =
   | { readonly restart: string }
 
 const store: Effect = { restart: 'the store is open' }
+const api: Effect = { restart: 'the management API is opened by the start' }
 const plugins: Effect = { restart: 'the loaded plugins came from there' }
 
 export const effects: Readonly<Record<string, Effect>> = {
@@ -104,7 +105,15 @@ export const effects: Readonly<Record<string, Effect>> = {
   'listener.T.N.path': 'connect',
   'listener.T.N.proxy_address_header': 'connect',
   'listener.T.N.proxy_port_header': 'connect',
-  'listener.T.N.trusted_proxies': 'connect'
+  'listener.T.N.trusted_proxies': 'connect',
+
+  'listener.api.N': api,
+  'listener.api.N.max_clients': api,
+  'listener.api.N.access.<n>': api,
+  'listener.api.N.certfile': api,
+  'listener.api.N.keyfile': api,
+  'listener.api.N.public': api,
+  'listener.api.N.allow_origins': api
 }
 
 /** @param key as a file has it, or with the stars of keysOf(). */
@@ -114,7 +123,10 @@ export function effectOf(key: string): Effect {
 
 /** `listener.ws.external.access.1` is `listener.T.N.access.<n>`. */
 export const inTable = (key: string): string =>
-  key.replace(/^listener\.\w+\.[^.]+/, 'listener.T.N').replace(/^(listener\.T\.N\.access)\..*/, '$1.<n>')
+  key
+    .replace(/^listener\.api\.[^.]+/, 'listener.api.N')
+    .replace(/^listener\.(?!api\.)\w+\.[^.]+/, 'listener.T.N')
+    .replace(/^(listener\.\w+\.N\.access)\..*/, '$1.<n>')
 
 /** What is not shown to anybody; a key of a plugin is recognised by its name. */
 export const isSecret = (key: string): boolean => /(^|[._])(password|secret|token|passphrase)$/.test(key)

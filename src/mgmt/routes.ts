@@ -7,6 +7,7 @@ import type { Session } from '../delivery/session.js'
 import { BrokerError } from '../errors.js'
 import type { ClientInfo } from '../hooks.js'
 import type { ListenerInfo } from '../net/listener.js'
+import type { Reload } from '../reload.js'
 import type { Server } from '../server.js'
 import { firstUser } from './admins.js'
 import { figures } from './prometheus.js'
@@ -597,6 +598,96 @@ const care: Route[] = [
   }
 ]
 
+// ── configuration ────────────────────────────────────────────────────────────
+
+/** emqttd's name of the application that the broker's own keys belong to. */
+const app = 'emqttd'
+
+/** As emqttd names a value's kind, by how it is written. */
+function kindOf(value: string): string {
+  if (/^(true|false|on|off)$/.test(value)) return 'flag'
+  if (/^\d+$/.test(value)) return 'integer'
+  if (/^\d+\.\d+$/.test(value)) return 'float'
+  if (/^\d+(\.\d+)?%$/.test(value)) return 'percent'
+  if (/^\d+\s*[KMG]B$/i.test(value)) return 'bytesize'
+  return /^(\d+(ms|s|m|h|d))+$/.test(value) ? 'duration' : 'string'
+}
+
+const reloadsOf = ({ reloads }: Server): Reload => {
+  if (reloads === undefined) throw new Refusal(code.unknown, 'this broker has no files to read')
+  return reloads
+}
+
+/** Keys in force, passwords masked. `datatpye` is emqttd's spelling. */
+const configsOf = (server: Server) =>
+  reloadsOf(server)
+    .show()
+    .filter(({ key }) => /^(node|log|mqtt|store|listener)\./.test(key))
+    .map(({ key, value }) => ({ key, value: value ?? 'undefined', datatpye: kindOf(value ?? ''), app }))
+const configSchema = listOf(object({ key: text, value: text, datatpye: text, app: text }))
+
+const setConfig = async ({ server, params, body }: Asked): Promise<[]> => {
+  if (params['app'] !== app) throw new Refusal(code.unknown, `no such app: ${params['app']}; there is ${app}`)
+  await reloadsOf(server).set(body.key, body.value)
+  return done
+}
+const setting = {
+  method: 'PUT',
+  tag: 'Configuration',
+  body: object({ key: text, value: text }),
+  result: nothing
+} as const
+
+const configs: Route[] = [
+  {
+    method: 'GET',
+    path: `${api}/configs`,
+    summary: 'Keys in force, by node',
+    tag: 'Configuration',
+    result: { type: 'object', additionalProperties: configSchema },
+    run: ({ server }) => ({ [server.options.node.name]: configsOf(server) })
+  },
+  {
+    method: 'GET',
+    path: `${api}/nodes/:node_name/configs`,
+    summary: 'Keys in force, of a node',
+    tag: 'Configuration',
+    result: configSchema,
+    run: asked => {
+      onlyNode(asked)
+      return configsOf(asked.server)
+    }
+  },
+  {
+    ...setting,
+    path: `${api}/configs/:app`,
+    summary: 'Set a key until a restart or a reload',
+    run: setConfig
+  },
+  {
+    ...setting,
+    path: `${api}/nodes/:node_name/configs/:app`,
+    summary: 'Set a key until a restart or a reload, on a node',
+    run: asked => {
+      onlyNode(asked)
+      return setConfig(asked)
+    }
+  },
+  {
+    method: 'GET',
+    path: `${api}/nodes/:node_name/plugin_configs/:plugin_name`,
+    summary: 'Keys of a plugin that is loaded',
+    tag: 'Configuration',
+    result: listOf(object({ key: text, value: text, desc: text, required: flag })),
+    run: asked => {
+      onlyNode(asked)
+      const prefix = asked.params['plugin_name']!.replace(/^emqx?_/, '').replaceAll('_', '.')
+      const keys = reloadsOf(asked.server).show(prefix)
+      return keys.map(({ key, value }) => ({ key, value: value ?? 'undefined', desc: '', required: true }))
+    }
+  }
+]
+
 // ── users ────────────────────────────────────────────────────────────────────
 
 const userSchema = object({ username: text, tags: text })
@@ -765,4 +856,13 @@ const watching: Route[] = [
   }
 ]
 
-export const routes: readonly Route[] = [...nodes, ...clients, ...messages, ...retained, ...care, ...users, ...watching]
+export const routes: readonly Route[] = [
+  ...nodes,
+  ...clients,
+  ...messages,
+  ...retained,
+  ...care,
+  ...configs,
+  ...users,
+  ...watching
+]

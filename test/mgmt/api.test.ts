@@ -1,5 +1,6 @@
 // Every route of the management API over HTTP, against what emqttd 2.3.11 answered, and against its own description.
 import assert from 'node:assert/strict'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { type TestContext, test } from 'node:test'
 import { Validator } from '@seriousme/openapi-schema-validator'
 import { makeApp, routesOf } from '../../src/mgmt/app.js'
@@ -340,6 +341,42 @@ test('alarms: those that last, and those that are over', async t => {
   alarms.clear('high')
   assert.deepEqual(await get(running, path), ok)
   assert.match((await get(running, `${path}/history`)).result[0].cleared_at, time)
+})
+
+test('configs: shown as emqttd does, set, and with passwords masked', async t => {
+  const running = await startWithApi(t, {
+    conf: 'mqtt.retain.max_payload_size = 9KB',
+    plugins: { 'auth-scram': 'auth.scram.iterations = 4096', vault: 'vault.password = hush-7f3a' }
+  })
+  const path = `/api/v2/nodes/${node}/configs`
+  const value = async (key: string) => (await get(running, path)).result.find((c: any) => c.key === key)
+  const one = { key: 'mqtt.retain.max_payload_size', value: '9KB', datatpye: 'bytesize', app: 'emqttd' }
+  assert.deepEqual(await value(one.key), one)
+  const { result } = await get(running, '/api/v2/configs')
+  assert.deepEqual(Object.keys(result), [node])
+  assert.ok(result[node].some((c: any) => c.key === one.key))
+  const set = (at: string, body: unknown) => get(running, at, put(body))
+  assert.deepEqual(await set('/api/v2/configs/emqttd', { key: one.key, value: '8KB' }), ok)
+  assert.equal((await value(one.key)).value, '8KB')
+  assert.equal(running.server.options.mqtt.retain.maxPayloadSize, 8192)
+  assert.deepEqual(await set(`${path}/emqttd`, { key: one.key, value: '7KB' }), ok)
+  assert.equal((await set(`${path}/other`, { key: one.key, value: '7KB' })).code, 102)
+  assert.match((await set(`${path}/emqttd`, { key: one.key, value: 'much' })).message, /expected a size/)
+  assert.match((await set(`${path}/emqttd`, { key: 'node.name', value: 'a@b' })).message, /needs a restart/)
+  assert.equal((await set(`${path}/emqttd`, { key: one.key, value: 7 })).code, 108)
+
+  const keys = `/api/v2/nodes/${node}/plugin_configs`
+  assert.equal((await get(running, `${keys}/auth_scram`)).code, 102, 'not loaded')
+  await running.server.plugins.load('auth_scram')
+  const [, iterations] = (await get(running, `${keys}/emq_auth_scram`)).result
+  assert.deepEqual(iterations, { key: 'auth.scram.iterations', value: '4096', desc: '', required: true })
+  mkdirSync(running.home.path('plugins'))
+  const options = '{ password: { parse: text => text } }'
+  const code = `export default { name: 'vault', prefix: 'vault', version: '1', description: '', options: ${options}, start: () => ({}) }`
+  writeFileSync(running.home.path('plugins/vault.mjs'), code)
+  await running.server.plugins.load('vault')
+  assert.equal((await get(running, `${keys}/vault`)).result[0].value, '******')
+  assert.doesNotMatch(JSON.stringify(await get(running, '/api/v2/configs')), /hush/)
 })
 
 test('users: added, shown, changed and deleted; their passwords count at once', async t => {
