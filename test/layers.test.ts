@@ -63,7 +63,7 @@ const may: Record<string, string[]> = {
   'admin/server': ['admin/rows', 'errors', 'log'],
   'admin/client': ['errors'],
   'commands/': ['about', 'commands/', 'errors'],
-  'mgmt/': ['about', 'access/password', 'config/', 'errors', 'mgmt/', 'net/'],
+  'mgmt/': ['about', 'access/banned', 'access/password', 'commands/banned', 'config/', 'errors', 'mgmt/', 'net/'],
   'control/': ['access/banned', 'control/', 'delivery/', 'errors', 'metrics', 'net/', 'trace', 'wire/'],
   'delivery/': ['delivery/', 'metrics', 'store/', 'wire/'],
   'store/': ['errors', 'store/'],

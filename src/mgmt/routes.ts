@@ -1,6 +1,9 @@
 /** emqttd's /api/v2 and what is new here, in the order in which the description shows them. */
+
 import { description, localTime, uptime } from '../about.js'
+import { banKinds } from '../access/banned.js'
 import type { Alarm } from '../alarms.js'
+import { banned } from '../commands/banned.js'
 import type { Message } from '../delivery/message.js'
 import type { Subscription } from '../delivery/router.js'
 import type { Session } from '../delivery/session.js'
@@ -598,6 +601,51 @@ const care: Route[] = [
   }
 ]
 
+// ── bans ─────────────────────────────────────────────────────────────────────
+
+const untilWhen: Schema = { type: ['integer', 'null'], description: 'seconds since 1970; null: for ever' }
+const ban = { as: text, who: text, at: integer, until: untilWhen, reason: { type: ['string', 'null'] } }
+
+const bans: Route[] = [
+  {
+    method: 'GET',
+    path: `${api}/banned`,
+    summary: 'Who may not connect',
+    tag: 'Bans',
+    result: listOf(object(ban)),
+    run: ({ server }) => banned['banned list'].run(server, {})
+  },
+  {
+    method: 'POST',
+    path: `${api}/banned`,
+    summary: 'Ban, and kick out',
+    tag: 'Bans',
+    body: object(
+      {
+        as: { type: 'string', enum: [...banKinds] },
+        who: text,
+        for: { type: 'string', description: 'how long: 30m, 1h, 7d' },
+        until: { type: 'string', description: 'until when: 2027-01-31T18:00:00Z' },
+        reason: text
+      },
+      ['as', 'who']
+    ),
+    result: object({ ...ban, kicked: integer }),
+    run: ({ server, body }) => banned['banned add'].run(server, body)
+  },
+  {
+    method: 'DELETE',
+    path: `${api}/banned/:as/:who`,
+    summary: 'Let it connect again',
+    tag: 'Bans',
+    result: nothing,
+    run: ({ server, params }) => {
+      banned['banned del'].run(server, { as: params['as']!, who: params['who']! })
+      return done
+    }
+  }
+]
+
 // ── configuration ────────────────────────────────────────────────────────────
 
 /** emqttd's name of the application that the broker's own keys belong to. */
@@ -862,6 +910,7 @@ export const routes: readonly Route[] = [
   ...messages,
   ...retained,
   ...care,
+  ...bans,
   ...configs,
   ...users,
   ...watching

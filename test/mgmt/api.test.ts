@@ -343,6 +343,26 @@ test('alarms: those that last, and those that are over', async t => {
   assert.match((await get(running, `${path}/history`)).result[0].cleared_at, time)
 })
 
+test('bans: made, listed and lifted; who is banned goes and stays away', async t => {
+  const running = await startWithApi(t)
+  const path = '/api/v2/banned'
+  const ban = { as: 'clientid', who: 'a/b', for: '1h', reason: 'noise' }
+  const speaker = await Speaker.connect(t, running, { id: 'a/b' })
+  assert.deepEqual(await get(running, path), ok)
+  const { at, until, ...rest } = (await get(running, path, post(ban))).result
+  assert.deepEqual(rest, { as: 'clientid', who: 'a/b', reason: 'noise', kicked: 1 })
+  assert.equal(until - at, 3600)
+  await speaker.raw.closed
+  assert.notEqual((await Speaker.connect(t, running, { id: 'a/b' })).connack.code, 0)
+  assert.deepEqual((await get(running, path)).result, [{ as: 'clientid', who: 'a/b', at, until, reason: 'noise' }])
+  assert.deepEqual(await get(running, `${path}/clientid/a%2Fb`, del), ok)
+  assert.equal((await get(running, `${path}/clientid/a%2Fb`, del)).code, 102)
+  assert.equal((await Speaker.connect(t, running, { id: 'a/b' })).connack.code, 0)
+  assert.equal((await get(running, path, post({ as: 'shoe', who: 'x' }))).code, 108)
+  assert.equal((await get(running, path, post({ as: 'ip' }))).code, 107)
+  assert.match((await get(running, path, post({ as: 'ip', who: 'x' }))).message, /expected an IP address/)
+})
+
 test('configs: shown as emqttd does, set, and with passwords masked', async t => {
   const running = await startWithApi(t, {
     conf: 'mqtt.retain.max_payload_size = 9KB',
