@@ -639,8 +639,8 @@ const bans: Route[] = [
     summary: 'Let it connect again',
     tag: 'Bans',
     result: nothing,
-    run: ({ server, params }) => {
-      banned['banned del'].run(server, { as: params['as']!, who: params['who']! })
+    run: async ({ server, params }) => {
+      await banned['banned del'].run(server, { as: params['as']!, who: params['who']! })
       return done
     }
   }
