@@ -57,7 +57,7 @@ export class Sys {
     scope.on('client.refused', (client, code) => this.#came(client, code))
     scope.on('client.disconnected', ({ clientId, username }, reason) => {
       const said = { clientid: clientId, username: username ?? 'undefined', reason, ts: seconds() }
-      this.publish(`clients/${inTopic(clientId)}/disconnected`, JSON.stringify(said), { qos: presenceQos })
+      this.#tellOf(`clients/${inTopic(clientId)}/disconnected`, said)
     })
   }
 
@@ -78,6 +78,17 @@ export class Sys {
   /** It is over. */
   clear({ id }: Alarm): void {
     this.publish(`alarms/${inTopic(id)}/clear`, JSON.stringify({ id, ts: seconds() }))
+  }
+
+  /** Of a client, in a topic of its own: mostly nobody wants to know, and then it costs next to nothing. */
+  #tellOf(topic: string, said: object): void {
+    const { hub } = this.#broker
+    const whole = `${this.#root}/${topic}`
+    const match = hub.router.matchOnce(whole)
+    if (match.routes.length === 0 && match.groups.length === 0) return
+    const message = Message.of(whole, Buffer.from(JSON.stringify(said)), { qos: presenceQos })
+    message.counts = 0
+    hub.publish(message, match)
   }
 
   /** @param topic behind `$SYS/brokers/<node>/`. */
@@ -120,7 +131,7 @@ export class Sys {
       connack,
       ts: seconds()
     }
-    this.publish(`clients/${inTopic(clientId)}/connected`, JSON.stringify(said), { qos: presenceQos })
+    this.#tellOf(`clients/${inTopic(clientId)}/connected`, said)
   }
 }
 

@@ -135,14 +135,19 @@ export class Router<S> {
   match(topic: string): Match<S> {
     const known = this.#cache.get(topic)
     if (known !== undefined) return known
+    const made = this.matchOnce(topic)
+    if (this.#cache.size >= maxCached) this.#cache.clear()
+    this.#cache.set(topic, made)
+    return made
+  }
+
+  /** The same for a topic that is not to come again, and not to be remembered. */
+  matchOnce(topic: string): Match<S> {
     const found: Entry<S>[] = []
     const exact = this.#exact.get(topic)
     if (exact !== undefined) found.push(exact)
     if (this.#root.children !== undefined) this.#walk(this.#root, topic.split('/'), 0, found)
-    const made = merge(found)
-    if (this.#cache.size >= maxCached) this.#cache.clear()
-    this.#cache.set(topic, made)
-    return made
+    return merge(found)
   }
 
   /** Whether somebody subscribes to the very filter. */
