@@ -33,10 +33,10 @@ const restartDelayMs = 100
 const endingMs = 5000
 
 /**
- * A small young generation: what a message needs is gone at once, and what a connection needs stays. With V8's
- * own 16 MB the daemon has 50 MB more and is no faster (docs/benchmarks.md).
+ * A small young generation: what a message needs is gone at once, and what a connection needs stays. With V8's own 16 MB
+ * the daemon has up to 50 MB more and messages are no faster; with less, reading a large store takes longer (docs/benchmarks.md).
  */
-export const nodeArguments = ['--max-semi-space-size=2']
+export const nodeArguments = ['--max-semi-space-size=4']
 
 /** What a running broker says of itself. */
 export type Pong = Awaited<ReturnType<typeof askedFor>>

@@ -96,7 +96,7 @@ export async function restore(parts: RestoreParts): Promise<Restored> {
   const subscriptions = await each('subscription', (key, value) => {
     const session = byId.get(firstOf(key))?.session
     if (session === undefined) return orphan('subscription', key)
-    const subscription = { subscriber: session, ...decodeSubscription(value) }
+    const subscription = decodeSubscription(value, session)
     hub.router.add(subscription)
     session.subscriptions.set(subscription.filter, subscription)
   })

@@ -63,9 +63,10 @@ export function encodeSubscription(record: SubscriptionRecord): Buffer {
   return value
 }
 
-export function decodeSubscription(value: Buffer): SubscriptionRecord {
+export function decodeSubscription<S>(value: Buffer, subscriber: S): SubscriptionRecord & { readonly subscriber: S } {
   const options = value[0]!
   return {
+    subscriber,
     filter: value.toString('utf8', 5),
     qos: (options & 3) as QoS,
     noLocal: (options & 4) !== 0,

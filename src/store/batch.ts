@@ -57,9 +57,9 @@ export function unpack(bytes: Buffer, change: (table: Table, key: Buffer, value:
   }
 }
 
-/** The value as it was put; undefined when it is not what was written. */
-export function unsealed(sealed: Buffer): Buffer | undefined {
-  if (sealed.length < crc) return undefined
-  const value = sealed.subarray(crc)
+/** The value as it was put, of the first `length` bytes; undefined when it is not what was written. */
+export function unsealed(sealed: Buffer, length: number): Buffer | undefined {
+  if (length < crc) return undefined
+  const value = sealed.subarray(crc, length)
   return crc32(value) === sealed.readUInt32LE(0) ? value : undefined
 }

@@ -1,5 +1,6 @@
 /** How the file is opened, for the thread that writes it and for those who read it. */
 import { type Database, open, type RootDatabase } from 'lmdb'
+import { unsealed } from './batch.js'
 import { type Table, tables } from './store.js'
 
 export type Tables = Readonly<Record<Table, Database<Buffer, Buffer>>>
@@ -12,7 +13,7 @@ export interface OpenFile {
 /** Values are read where LMDB has them, which is good until the next is read: a copy of each is half the time of a start. */
 const encoder = {
   encode: (value: Buffer): Buffer => value,
-  decode: (bytes: Buffer, length: number): Buffer => bytes.subarray(0, length)
+  decode: unsealed
 }
 const encoding = { encoder, keyEncoding: 'binary', cache: false } as const
 

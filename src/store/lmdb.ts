@@ -6,7 +6,7 @@ import { statfsSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { BrokerError } from '../errors.js'
-import { PackedBatch, unsealed } from './batch.js'
+import { PackedBatch } from './batch.js'
 import { openFile } from './lmdb-file.js'
 import type { Answer, Request } from './lmdb-writer.js'
 import type { Batch, Store, StoreInfo, Table } from './store.js'
@@ -50,10 +50,9 @@ export class LmdbStore implements Store {
   *records(table: Table): Generator<{ key: Buffer; value: Buffer }> {
     const file = openFile(this.#file)
     try {
-      for (const { key, value: sealed } of file.tables[table].getRange({ snapshot: false })) {
-        const value = unsealed(sealed)
-        if (value === undefined) throw new BrokerError('UNAVAILABLE', `a record of table ${table} is damaged`)
-        yield { key, value }
+      for (const record of file.tables[table].getRange({ snapshot: false })) {
+        if (record.value === undefined) throw new BrokerError('UNAVAILABLE', `a record of table ${table} is damaged`)
+        yield record
       }
     } finally {
       void file.root.close()
