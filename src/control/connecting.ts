@@ -9,7 +9,7 @@ import { strayFlags } from '../wire/frame.js'
 import type { Connect, Version } from '../wire/packets.js'
 import type { Properties } from '../wire/properties.js'
 import { malformed, PacketError, Reason, type ReasonCode } from '../wire/reason-codes.js'
-import type { FrontOptions } from './front.js'
+import type { FrontOptions } from './options.js'
 
 /** The version that a CONNECT names which is wrong further on; undefined when it names none. */
 export function versionSpoken(bytes: Buffer, at: number, end: number): Version | undefined {

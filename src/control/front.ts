@@ -21,7 +21,7 @@ import type { Action, ClientInfo, EndReason } from '../hooks.js'
 import type { Log } from '../log.js'
 import type { Metrics } from '../metrics.js'
 import type { Connection, Handler } from '../net/connection.js'
-import { type Rate, RateLimit } from '../net/rate-limit.js'
+import { RateLimit } from '../net/rate-limit.js'
 import type { Subject } from '../trace.js'
 import { type FrameFault, PacketType, strayFlags } from '../wire/frame.js'
 import {
@@ -54,27 +54,10 @@ import {
 } from './connecting.js'
 import { type Authority, Exchange } from './exchange.js'
 import { connectOf, disconnectPlain, pingreq, subscribeOf, unsubscribePlaceholder } from './for-aedes.js'
+import type { FrontOptions } from './options.js'
 import type { Opened, Sessions } from './sessions.js'
 import { checkAnswer, type Settled, subscribe, unsubscribe } from './subscribing.js'
 import { LastWill } from './will.js'
-
-export interface FrontOptions {
-  /** Bytes. */
-  readonly maxClientidLen: number
-  readonly maxPacketSize: number
-  readonly keepaliveBackoff: number
-  /** Seconds; 0 is no limit. For MQTT 5 alone, since the others cannot be told. */
-  readonly maxKeepalive: number
-  /** Messages that one connection may send. */
-  readonly maxPublishRate: Rate | undefined
-  readonly checkPayloadFormat: boolean
-  /** Seconds that a session of MQTT 3 with clean session 0 lives on; the most that MQTT 5 may ask for. */
-  readonly sessionExpiry: number
-  readonly maxSubscriptions: number
-  readonly receiveMaximum: number
-  readonly topicAliasMaximum: number
-  readonly maxTopicLevels: number
-}
 
 /** What a front needs of the broker. */
 export interface Control {
