@@ -56,7 +56,7 @@ export function subscribe(
     if (full && !session.subscriptions.has(filter)) return refused(Reason.QUOTA_EXCEEDED)
     const subscription = { subscriber: session, filter, qos, noLocal, retainAsPublished, identifier }
     const { isNew } = hub.subscribe(subscription)
-    session.refusals?.delete(filter)
+    session.refusals?.forget(filter)
     if (isNew) added.push(filter)
     control.subscribed(front, request.filter, qos)
     const shared = splitShared(filter).group !== undefined // no retained messages (MQTT 5, section 4.8.2)
