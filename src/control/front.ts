@@ -53,6 +53,7 @@ import {
   refusalCode,
   versionSpoken
 } from './connecting.js'
+import { reasonOfEnd, reasonOfFault } from './disconnecting.js'
 import { type Authority, Exchange } from './exchange.js'
 import { connectOf, disconnectPlain, pingreq, subscribeOf, unsubscribePlaceholder } from './for-aedes.js'
 import type { FrontOptions } from './options.js'
@@ -81,23 +82,6 @@ export interface Control {
   closed(front: Front): void
   subscribed(front: Front, filter: string, qos: number): void
   unsubscribed(front: Front, filter: string): void
-}
-
-const reasonOf: Partial<Record<EndReason, ReasonCode>> = {
-  keepalive_timeout: Reason.KEEP_ALIVE_TIMEOUT,
-  takeover: Reason.SESSION_TAKEN_OVER,
-  kicked: Reason.ADMINISTRATIVE_ACTION,
-  banned: Reason.BANNED,
-  listener_closed: Reason.ADMINISTRATIVE_ACTION,
-  shutdown: Reason.SERVER_SHUTTING_DOWN,
-  packet_too_large: Reason.PACKET_TOO_LARGE,
-  not_authorized: Reason.NOT_AUTHORIZED
-}
-
-const faultReason: Record<FrameFault, ReasonCode> = {
-  malformed: Reason.MALFORMED_PACKET,
-  unexpected: Reason.PROTOCOL_ERROR,
-  too_large: Reason.PACKET_TOO_LARGE
 }
 
 export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
@@ -644,7 +628,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
   fault(fault: FrameFault, why: string): void {
     this.why = why
     this.#control.log.warning('bad packet', { ...this.who(), why })
-    this.#fault = faultReason[fault]
+    this.#fault = reasonOfFault[fault]
   }
 
   drained(): void {
@@ -653,7 +637,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
 
   lastWords(reason: EndReason): Buffer | undefined {
     if (this.#publisher === undefined || this.version !== 5) return undefined
-    const code = this.#fault ?? reasonOf[reason]
+    const code = this.#fault ?? reasonOfEnd[reason]
     if (code === undefined) return undefined
     this.#metrics.disconnectSent++
     return disconnect(code)
