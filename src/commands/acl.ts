@@ -44,7 +44,7 @@ export const acl = {
         ...(user === undefined ? {} : { username: user }),
         ...(ip === undefined ? {} : { address: ip })
       }
-      return await broker.explainAcl(who, action, topic)
+      return await broker.inquiries.explainAcl(who, action, topic)
     },
     print: explained
   })

@@ -27,7 +27,7 @@ export const auth = {
         ...(user === undefined ? {} : { username: user }),
         ...(ip === undefined ? {} : { address: ip })
       }
-      return await broker.tryLogin(who, password === true ? undefined : password)
+      return await broker.inquiries.tryLogin(who, password === true ? undefined : password)
     },
     print
   })

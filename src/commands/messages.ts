@@ -43,7 +43,7 @@ export const messages = {
       ['--size <bytes>', 'of its payload; 0']
     ],
     run: ({ broker }, { clientId, topic, from, qos, size }) =>
-      broker.whyMessage({
+      broker.inquiries.whyMessage({
         clientId,
         topic,
         from,

@@ -7,6 +7,7 @@
  * texts cut to what fits a line, all of it takes some 6 MiB, and 15 at the worst.
  */
 import type { EndReason, Peer } from '../hooks.js'
+import type { Front } from './front.js'
 
 const ofEach = 10
 const inAll = 10_000
@@ -60,6 +61,32 @@ export class Attempts {
       if (its.length === 0) this.#by.delete(oldest)
     }
     return kept
+  }
+
+  made(front: Front, accepted: boolean): Attempt {
+    const { peer, listener } = front.connection.origin
+    return this.add({
+      at: front.connection.began,
+      clientId: front.claimedId,
+      username: front.suspect.username,
+      peer,
+      listener,
+      version: front.spoken,
+      accepted,
+      endedAt: undefined,
+      end: undefined,
+      why: undefined
+    })
+  }
+
+  /** Its connection is over, whether it got in or not. */
+  over(front: Front): void {
+    const attempt = front.attempt ?? this.made(front, false)
+    const end = front.connection.reason ?? 'closed'
+    attempt.endedAt = new Date()
+    attempt.end = end
+    const silent = end === 'keepalive_timeout' ? `its keep alive is ${front.identity?.client.keepAlive} s` : undefined
+    attempt.why = (front.why ?? silent)?.slice(0, longest)
   }
 
   /** It did not get as far as MQTT. */

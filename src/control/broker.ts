@@ -6,23 +6,22 @@
 import type { Duplex } from 'node:stream'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
-import type { Access, AclExplanation, Admission, LoginTrial } from '../access/access.js'
-import { type Ban, concerns, type Suspect, sayBan } from '../access/banned.js'
+import type { Access, Admission } from '../access/access.js'
+import { type Ban, concerns, sayBan } from '../access/banned.js'
 import type { Alarms } from '../alarms.js'
 import type { MqttOptions } from '../config/broker-options.js'
-import { Hub, type HubOptions } from '../delivery/hub.js'
+import { Hub } from '../delivery/hub.js'
 import { Keeper } from '../delivery/keeper.js'
 import { Message } from '../delivery/message.js'
-import { Priorities } from '../delivery/mqueue.js'
-import type { Session, SessionLimits } from '../delivery/session.js'
-import { Tap } from '../delivery/tap.js'
+import type { Session } from '../delivery/session.js'
+import { tap } from '../delivery/tap.js'
 import { BrokerError, messageOf } from '../errors.js'
-import type { Action, ClientInfo, Message as HookMessage, Hooks } from '../hooks.js'
+import type { ClientInfo, Message as HookMessage, Hooks } from '../hooks.js'
 import type { Log } from '../log.js'
 import { Metrics } from '../metrics.js'
 import { Connection, type Origin } from '../net/connection.js'
 import { DeadlineWheel } from '../net/keepalive.js'
-import { addressIn, isLoopback } from '../net/peer.js'
+import { addressIn } from '../net/peer.js'
 import type { JournalEvents, JournalTimes } from '../store/journal.js'
 import type { Store } from '../store/store.js'
 import { type TraceInfo, type TraceKind, Tracer, type TraceTerms } from '../trace.js'
@@ -31,10 +30,13 @@ import { isTopicFilter, isTopicName, levelsOf, splitShared } from '../wire/topic
 import { ConnectionLife, type Decisions } from './aedes.js'
 import { type Attempt, Attempts } from './attempts.js'
 import { type Control, Front } from './front.js'
+import { Inquiries } from './inquiries.js'
+import { frontOptionsOf, hubOptionsOf, limitsOf } from './options.js'
 import { Overseer } from './overseer.js'
 import { aliveKey, aliveMs, type Counts, restore } from './restore.js'
 import { Sessions } from './sessions.js'
-import { explainMessage, type MessageExplanation, type MessageQuestion } from './why-message.js'
+import { type Stats, statsOf } from './stats.js'
+import { Turns } from './turns.js'
 import { willFrom } from './will.js'
 
 /** What outlives the process, and how. */
@@ -48,18 +50,13 @@ export interface Kept {
 /** Bytes that may wait for a client that reads slowly, beside its queue. */
 const maxPendingBytes = 1024 * 1024
 
-/** One client of an id comes in at a time. */
-interface Turn {
-  front: Front
-  readonly behind: { readonly front: Front; readonly go: () => void }[]
-}
-
 export class Broker {
   readonly metrics = new Metrics()
   readonly hub: Hub
   readonly sessions: Sessions
   readonly tracer: Tracer
   readonly attempts = new Attempts()
+  readonly inquiries: Inquiries
   #options: MqttOptions
   readonly #access: Access
   readonly #hooks: Hooks
@@ -69,12 +66,7 @@ export class Broker {
   #life: ConnectionLife | undefined
   readonly #connections = new Set<Connection>()
   readonly #online = new Map<string, Front>()
-  /** Who aedes has under a client id. */
-  readonly #registered = new Map<string, Front>()
-  /** Who waits for it to be gone from there. */
-  readonly #leaving = new Map<Front, () => void>()
-  /** Who comes in under a client id, and those behind. */
-  readonly #turns = new Map<string, Turn>()
+  readonly #turns = new Turns()
 
   readonly #kept: Kept | undefined
   #alive: NodeJS.Timeout | undefined
@@ -98,6 +90,13 @@ export class Broker {
     this.hub = new Hub(hubOptionsOf(options), keeper, this.metrics)
     const host = new Overseer(this.#wheel, alarms, log)
     this.sessions = new Sessions(this.hub, limitsOf(options), this.#wheel, host)
+    this.inquiries = new Inquiries({
+      access,
+      hub: this.hub,
+      sessions: this.sessions,
+      online: this.#online,
+      isTopic: topic => this.#isTopic(topic)
+    })
     this.#control = this.#makeControl()
   }
 
@@ -201,30 +200,8 @@ export class Broker {
   }
 
   /** emqttd's stats, in its order. */
-  stats() {
-    const { metrics } = this
-    const { peaks } = metrics
-    const { router, retained } = this.hub
-    metrics.peak('sessions', this.sessions.size) // also those that were there before the first came in
-    metrics.peak('retained', retained.size)
-    metrics.peak('subscriptions', router.size)
-    metrics.peak('topics', router.topics)
-    return {
-      'clients/count': this.#online.size,
-      'clients/max': peaks.clients,
-      'retained/count': retained.size,
-      'retained/max': peaks.retained,
-      'routes/count': router.topics,
-      'routes/max': peaks.topics,
-      'sessions/count': this.sessions.size,
-      'sessions/max': peaks.sessions,
-      'subscribers/count': router.size,
-      'subscribers/max': peaks.subscriptions,
-      'subscriptions/count': router.size,
-      'subscriptions/max': peaks.subscriptions,
-      'topics/count': router.topics,
-      'topics/max': peaks.topics
-    }
+  stats(): Stats {
+    return statsOf(this.#online.size, this.sessions.size, this.hub)
   }
 
   client(clientId: string): ClientInfo {
@@ -255,25 +232,13 @@ export class Broker {
     if (!isTopicFilter(filter) || !this.#fits(filter)) {
       throw new BrokerError('BAD_REQUEST', `not a topic filter: "${filter}"`)
     }
-    let isOver = false
-    const subscriber = new Tap(({ topic, payload, from }, qos, retain) => {
-      if (isOver) return
+    return tap(this.hub, filter, ({ topic, payload, from }, qos, retain) => {
       try {
         take({ topic, payload: Buffer.from(payload), qos, retain, from })
       } catch (err) {
         this.#log.error('a subscription of the embedding program failed', { filter, err })
       }
     })
-    const options = { noLocal: false, retainAsPublished: true, identifier: 0 }
-    const subscription = { subscriber, filter, qos: 2 as const, ...options }
-    this.hub.subscribe(subscription)
-    if (splitShared(filter).group === undefined) {
-      for (const { message, qos } of this.hub.retainedFor(subscription)) subscriber.deliver(message, qos, true)
-    }
-    return () => {
-      isOver = true
-      this.hub.unsubscribe(subscriber, filter)
-    }
   }
 
   unsubscribe(clientId: string, filter: string): void {
@@ -304,34 +269,6 @@ export class Broker {
       count++
     })
     return count
-  }
-
-  /** Why a client may or may not do something; one that is not connected is made up of what is said of it. */
-  async explainAcl(who: Partial<Suspect>, action: Action, topic: string): Promise<AclExplanation> {
-    const front = who.clientId === undefined ? undefined : this.#online.get(who.clientId)
-    const isReal = front !== undefined && who.username === undefined && who.address === undefined
-    const identity = isReal ? front.identity! : this.#access.identity(madeUp(who), false)
-    if (action === 'publish' && topic.startsWith('$SYS/')) {
-      return { allowed: false, by: "$SYS is the broker's own", cached: null, rules: [] }
-    }
-    return await this.#access.explain(identity, action, topic)
-  }
-
-  /** Why a client did not get a message, or would not. */
-  async whyMessage(question: MessageQuestion): Promise<MessageExplanation> {
-    const { clientId, topic } = question
-    if (!this.#isTopic(topic)) throw new BrokerError('BAD_REQUEST', `not a topic: "${topic}"`)
-    return await explainMessage(question, {
-      hub: this.hub,
-      session: this.sessions.get(clientId),
-      mountpoint: this.#online.get(clientId)?.mountpoint ?? '',
-      isOnline: id => this.isOnline(id),
-      acl: (id, action, what) => this.explainAcl({ clientId: id }, action, what)
-    })
-  }
-
-  async tryLogin(who: Partial<Suspect>, password: string | undefined): Promise<LoginTrial> {
-    return await this.#access.tryLogin(madeUp(who), password === undefined ? undefined : Buffer.from(password))
   }
 
   /** Begins a trace, also of those who are there. */
@@ -406,30 +343,17 @@ export class Broker {
   }
 
   #makeControl(): Control {
-    const { session, ...options } = this.#options
     const hooks = this.#hooks
     const mqtt = (): MqttOptions => this.#options
     const pass = (message: Message): Promise<Message | null> => this.#pass(message)
     return {
-      options: {
-        maxClientidLen: options.maxClientidLen,
-        maxPacketSize: options.maxPacketSize,
-        keepaliveBackoff: options.keepaliveBackoff,
-        maxKeepalive: Math.floor(options.maxKeepalive / 1000),
-        maxPublishRate: options.client.maxPublishRate,
-        checkPayloadFormat: options.checkPayloadFormat,
-        sessionExpiry: Math.floor(session.expiryInterval / 1000),
-        maxSubscriptions: session.maxSubscriptions,
-        receiveMaximum: session.maxAwaitingRel,
-        topicAliasMaximum: options.maxTopicAlias,
-        maxTopicLevels: options.maxTopicLevels
-      },
+      options: frontOptionsOf(this.#options),
       hub: this.hub,
       sessions: this.sessions,
       authority: {
         converse: (method, gone) => this.#access.converse(method, gone),
         identity: (client, superuser) => this.#access.identity(client, superuser),
-        timeLimit: options.client.idleTimeout
+        timeLimit: this.#options.client.idleTimeout
       },
       log: this.#log,
       handle: stream => this.#life!.handle(stream),
@@ -464,15 +388,8 @@ export class Broker {
         return admission.then(it => this.#judged(front, info, it))
       },
       authorizeSubscribe: (front, filter) => front.maySubscribe(filter),
-      registered: front => {
-        if (!front.connection.closed) this.#registered.set(front.clientId, front)
-      },
-      unregistered: front => {
-        if (this.#registered.get(front.clientId) !== front) return
-        this.#registered.delete(front.clientId)
-        this.#leaving.get(front)?.()
-        this.#leaving.delete(front)
-      },
+      registered: front => this.#turns.registered(front),
+      unregistered: front => this.#turns.unregistered(front),
       failed: err => this.#log.error('aedes', { err })
     }
   }
@@ -489,48 +406,8 @@ export class Broker {
     const admit = (): undefined => {
       front.admitted(admission)
     }
-    const turn = this.#inTurn(front)
+    const turn = this.#turns.take(front)
     return turn === undefined ? admit() : turn.then(admit)
-  }
-
-  /**
-   * One client of an id comes in at a time: the next waits until this one is in or gone, and then takes its
-   * place. Only who has shown that he may come in gets a turn, so that nobody else can hold up a client.
-   */
-  #inTurn(front: Front): undefined | Promise<void> {
-    if (front.connection.closed) return undefined
-    const turn = this.#turns.get(front.clientId)
-    if (turn === undefined) {
-      this.#turns.set(front.clientId, { front, behind: [] })
-      return this.#takeOver(front)
-    }
-    const mine = new Promise<void>(go => turn.behind.push({ front, go }))
-    return mine.then(() => (front.connection.closed ? undefined : this.#takeOver(front)))
-  }
-
-  /** The front is in, or gone. */
-  #turnOver(front: Front): void {
-    const turn = this.#turns.get(front.clientId)
-    if (turn?.front !== front) return
-    while (turn.front.connection.closed || turn.front === front) {
-      const next = turn.behind.shift()
-      if (next === undefined) return void this.#turns.delete(front.clientId)
-      turn.front = next.front
-      next.go()
-    }
-  }
-
-  /**
-   * Ends the connection that has the client id now [MQTT-3.1.4-2] and waits until aedes has forgotten it:
-   * a client that is still leaving when the next one registers takes that one's entry with it.
-   */
-  #takeOver(front: Front): undefined | Promise<void> {
-    const holder = this.#registered.get(front.clientId)
-    if (holder === undefined) return undefined
-    const gone = new Promise<void>(resolve => this.#leaving.set(holder, resolve))
-    holder.why ??= `by ${front.peername} on ${front.connection.origin.listener}`
-    holder.connection.hangUp('takeover')
-    return gone
   }
 
   #connected(front: Front): void {
@@ -538,17 +415,17 @@ export class Broker {
     this.#online.set(client.clientId, front)
     this.metrics.peak('clients', this.#online.size)
     if (this.tracer.active) this.tracer.look(front, true)
-    front.attempt = this.#attempted(front, true)
+    front.attempt = this.attempts.made(front, true)
     this.#log.info('client connected', { ...front.who(), username: client.username })
     this.#hooks.tell('client.connected', client)
-    this.#turnOver(front)
+    this.#turns.over(front)
   }
 
   #closed(front: Front): void {
     const { connection } = front
     this.#connections.delete(connection)
-    this.#turnOver(front)
-    this.#remember(front)
+    this.#turns.over(front)
+    this.attempts.over(front)
     if (front.session === undefined) return // was never in
     const { client } = front.identity!
     if (this.#online.get(client.clientId) === front) this.#online.delete(client.clientId)
@@ -557,31 +434,6 @@ export class Broker {
     const slow = dropped > 0 ? { dropped } : {}
     this.#log.info('client disconnected', { ...front.who(), username: client.username, reason, ...slow })
     this.#hooks.tell('client.disconnected', client, reason)
-  }
-
-  #attempted(front: Front, accepted: boolean): Attempt {
-    const { peer, listener } = front.connection.origin
-    return this.attempts.add({
-      at: front.connection.began,
-      clientId: front.claimedId,
-      username: front.suspect.username,
-      peer,
-      listener,
-      version: front.spoken,
-      accepted,
-      endedAt: undefined,
-      end: undefined,
-      why: undefined
-    })
-  }
-
-  #remember(front: Front): void {
-    const attempt = front.attempt ?? this.#attempted(front, false)
-    const end = front.connection.reason ?? 'closed'
-    attempt.endedAt = new Date()
-    attempt.end = end
-    const silent = end === 'keepalive_timeout' ? `its keep alive is ${front.identity?.client.keepAlive} s` : undefined
-    attempt.why = (front.why ?? silent)?.slice(0, 200)
   }
 
   #isTopic(topic: string): boolean {
@@ -605,23 +457,6 @@ export class Broker {
   }
 }
 
-/** A client that might be. */
-function madeUp({ clientId = '', username, address = '127.0.0.1' }: Partial<Suspect>): ClientInfo {
-  const spelled = addressIn(address)
-  if (spelled === undefined) throw new BrokerError('BAD_REQUEST', `expected an IP address, got "${address}"`)
-  return {
-    clientId,
-    username,
-    peer: { address: spelled, port: 0 },
-    local: isLoopback(spelled),
-    listener: 'tcp:none',
-    cleanSession: true,
-    keepAlive: 0,
-    protocolVersion: 4,
-    connectedAt: new Date()
-  }
-}
-
 function timeNow(): Buffer {
   const bytes = Buffer.alloc(8)
   bytes.writeDoubleLE(Date.now())
@@ -637,33 +472,5 @@ function storeAlarms(alarms: Alarms): JournalEvents {
         why: messageOf(err)
       }),
     recovered: () => alarms.clear(storeAlarm)
-  }
-}
-
-function hubOptionsOf({ sharedSubscriptionStrategy, session, retain }: MqttOptions): HubOptions {
-  return {
-    shareStrategy: sharedSubscriptionStrategy,
-    maxRetained: retain.maxMessageNum,
-    maxRetainedPayload: retain.maxPayloadSize,
-    ignoreLoopDeliver: session.ignoreLoopDeliver,
-    upgradeQos: session.upgradeQos,
-    retainExpiry: retain.expiryInterval
-  }
-}
-
-function limitsOf({ session, mqueue }: MqttOptions): SessionLimits {
-  const { type, priority, maxLength, lowWatermark, highWatermark, storeQos0 } = mqueue
-  const marks = {
-    lowWatermark: Math.floor(maxLength * lowWatermark),
-    highWatermark: Math.floor(maxLength * highWatermark)
-  }
-  return {
-    maxInflight: session.maxInflight,
-    maxQueued: maxLength,
-    storeQos0,
-    priorities: type === 'priority' ? new Priorities(priority ?? new Map()) : undefined,
-    ...(maxLength === 0 ? {} : marks), // of a queue without a limit there is no percentage
-    retryInterval: session.retryInterval,
-    awaitRelTimeout: session.awaitRelTimeout
   }
 }

@@ -8,30 +8,28 @@
  * Packets take effect in the order in which they came: while one is being decided,
  * the connection hands on no other.
  */
-import { isUtf8 } from 'node:buffer'
 import { randomUUID } from 'node:crypto'
 import type { Admission, Identity } from '../access/access.js'
 import type { Suspect } from '../access/banned.js'
 import { OutgoingAliases } from '../delivery/encode.js'
 import type { Hub } from '../delivery/hub.js'
 import type { Receipt } from '../delivery/keeper.js'
+import type { Link } from '../delivery/link.js'
 import type { Message } from '../delivery/message.js'
 import { type Gatekeeper, Publisher } from '../delivery/publisher.js'
-import type { Link, Session } from '../delivery/session.js'
+import type { Session } from '../delivery/session.js'
 import type { Action, ClientInfo, EndReason } from '../hooks.js'
 import type { Log } from '../log.js'
 import type { Metrics } from '../metrics.js'
 import type { Connection, Handler } from '../net/connection.js'
-import { type Rate, RateLimit } from '../net/rate-limit.js'
+import { RateLimit } from '../net/rate-limit.js'
 import type { Subject } from '../trace.js'
-import { sayReason } from '../wire/describe.js'
 import { type FrameFault, PacketType, strayFlags } from '../wire/frame.js'
 import {
   ackWithReason,
   type Connect,
   connack,
   disconnect,
-  packet,
   readAck,
   readAuth,
   readConnect,
@@ -39,37 +37,29 @@ import {
   readSubscribe,
   readUnsubscribe,
   type Subscribe,
-  suback,
-  type Unsubscribe,
-  unsuback,
-  type Version
+  type Unsubscribe
 } from '../wire/packets.js'
-import { type Properties, sized } from '../wire/properties.js'
+import type { Properties } from '../wire/properties.js'
 import { malformed, PacketError, protocolError, Reason, type ReasonCode } from '../wire/reason-codes.js'
-import { levelsOf, mounted, splitShared } from '../wire/topic.js'
 import { AedesStream, type Asker } from './aedes-stream.js'
 import type { Attempt } from './attempts.js'
+import {
+  expiryAsked,
+  faultOf,
+  keepAliveOf,
+  mountpointOf,
+  promisesOf,
+  reasonOfCode,
+  refusalCode,
+  versionSpoken
+} from './connecting.js'
+import { reasonOfEnd, reasonOfFault } from './disconnecting.js'
 import { type Authority, Exchange } from './exchange.js'
+import { connectOf, disconnectPlain, pingreq, subscribeOf, unsubscribePlaceholder } from './for-aedes.js'
+import type { FrontOptions } from './options.js'
 import type { Opened, Sessions } from './sessions.js'
+import { checkAnswer, type Settled, subscribe, unsubscribe } from './subscribing.js'
 import { LastWill } from './will.js'
-
-export interface FrontOptions {
-  /** Bytes. */
-  readonly maxClientidLen: number
-  readonly maxPacketSize: number
-  readonly keepaliveBackoff: number
-  /** Seconds; 0 is no limit. For MQTT 5 alone, since the others cannot be told. */
-  readonly maxKeepalive: number
-  /** Messages that one connection may send. */
-  readonly maxPublishRate: Rate | undefined
-  readonly checkPayloadFormat: boolean
-  /** Seconds that a session of MQTT 3 with clean session 0 lives on; the most that MQTT 5 may ask for. */
-  readonly sessionExpiry: number
-  readonly maxSubscriptions: number
-  readonly receiveMaximum: number
-  readonly topicAliasMaximum: number
-  readonly maxTopicLevels: number
-}
 
 /** What a front needs of the broker. */
 export interface Control {
@@ -93,31 +83,6 @@ export interface Control {
   subscribed(front: Front, filter: string, qos: number): void
   unsubscribed(front: Front, filter: string): void
 }
-
-const reasonOf: Partial<Record<EndReason, ReasonCode>> = {
-  keepalive_timeout: Reason.KEEP_ALIVE_TIMEOUT,
-  takeover: Reason.SESSION_TAKEN_OVER,
-  kicked: Reason.ADMINISTRATIVE_ACTION,
-  banned: Reason.BANNED,
-  listener_closed: Reason.ADMINISTRATIVE_ACTION,
-  shutdown: Reason.SERVER_SHUTTING_DOWN,
-  packet_too_large: Reason.PACKET_TOO_LARGE,
-  not_authorized: Reason.NOT_AUTHORIZED
-}
-
-const faultReason: Record<FrameFault, ReasonCode> = {
-  malformed: Reason.MALFORMED_PACKET,
-  unexpected: Reason.PROTOCOL_ERROR,
-  too_large: Reason.PACKET_TOO_LARGE
-}
-
-/** MQTT 3's return codes, as aedes has them, and MQTT 5's words for the same. */
-const connackReason = new Map<number, ReasonCode>([
-  [2, Reason.CLIENT_IDENTIFIER_NOT_VALID],
-  [3, Reason.SERVER_UNAVAILABLE],
-  [4, Reason.BAD_USER_NAME_OR_PASSWORD],
-  [5, Reason.NOT_AUTHORIZED]
-])
 
 export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
   readonly connection: Connection
@@ -344,16 +309,10 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
       if (!(err instanceof PacketError)) throw err
       return this.#refuseConnect(err, versionSpoken(bytes, at, end))
     }
-    const { clientId, version, cleanStart, properties, will } = this.#connect
+    const { clientId, version, properties } = this.#connect
     this.maximumPacketSize = properties.maximumPacketSize ?? Number.POSITIVE_INFINITY
-    if (this.checkPayloadFormat && will?.properties.payloadFormatIndicator === 1 && !isUtf8(will.payload)) {
-      return this.#refuseConnect(new PacketError(Reason.PAYLOAD_FORMAT_INVALID, 'payload of the will'), 5)
-    }
-    if (version !== 3 && strayFlags(bytes[start]!)) return this.#refuseConnect(malformed('flags of CONNECT'), version)
-    const idTooLong = Buffer.byteLength(clientId) > this.#control.options.maxClientidLen
-    if (idTooLong || (clientId === '' && (version === 3 || (version === 4 && !cleanStart)))) {
-      return this.#refuseConnect(new PacketError(Reason.CLIENT_IDENTIFIER_NOT_VALID, 'client identifier'), version)
-    }
+    const wrong = faultOf(this.#connect, bytes[start]!, this.#control.options)
+    if (wrong !== undefined) return this.#refuseConnect(wrong, version)
     this.#clientId = clientId === '' ? `auto-${randomUUID()}` : clientId // [MQTT-3.1.3-6]
     const ban = this.#control.banned(this.suspect)
     if (ban !== undefined) return this.#refuseConnect(new PacketError(Reason.BANNED, ban), version)
@@ -434,16 +393,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
     const id = this.#connect?.clientId.slice(0, 64) ?? '' // not accepted, and as long as it likes
     const claimed = id === '' ? {} : { clientId: id }
     this.#control.log.warning('CONNECT refused', { ...this.who(), ...claimed, why: message })
-    const code =
-      version === 5
-        ? reason
-        : reason === Reason.UNSUPPORTED_PROTOCOL_VERSION
-          ? 1
-          : reason === Reason.CLIENT_IDENTIFIER_NOT_VALID
-            ? 2
-            : reason === Reason.BANNED
-              ? 5
-              : undefined
+    const code = refusalCode(reason, version)
     if (version !== undefined && code !== undefined) {
       this.#sendConnack(connack(version === 5 ? 5 : 4, false, code))
     }
@@ -465,13 +415,13 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
       case PacketType.SUBSCRIBE:
         this.#asked = readSubscribe(bytes, at, end, version)
         this.#metrics.subscribeReceived++
-        this.#checkAnswer(this.#asked.requests.length)
+        checkAnswer(this.#asked.requests.length, this.maximumPacketSize)
         this.#stream!.push(subscribeOf(this.#asked))
         return false
       case PacketType.UNSUBSCRIBE:
         this.#asked = readUnsubscribe(bytes, at, end, version)
         this.#metrics.unsubscribeReceived++
-        this.#checkAnswer(this.#asked.filters.length)
+        checkAnswer(this.#asked.filters.length, this.maximumPacketSize)
         this.#stream!.push(unsubscribePlaceholder)
         return false
       case PacketType.PINGREQ:
@@ -490,13 +440,6 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
       default: // a second CONNECT [MQTT-3.1.0-2]
         throw protocolError(`packet type ${type} where it must not be`)
     }
-  }
-
-  /** A SUBACK that the client does not take cannot be left out [MQTT-3.8.4-1]: it is told so before anything is done. */
-  #checkAnswer(codes: number): void {
-    if (this.maximumPacketSize === Number.POSITIVE_INFINITY) return
-    if (suback(5, 1, new Array(codes).fill(0)).length <= this.maximumPacketSize) return
-    throw new PacketError(Reason.PACKET_TOO_LARGE, 'the answer is over the Maximum Packet Size of the client')
   }
 
   #acknowledged(type: number, bytes: Buffer, at: number, end: number): void {
@@ -584,7 +527,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
       case PacketType.CONNACK:
         return this.#connackFromAedes(packet[3]!)
       case PacketType.SUBACK:
-        return this.#subackFromAedes(packet.subarray(packet.length - (this.#asked as Subscribe).requests.length))
+        return this.#subackFromAedes(packet)
       case PacketType.UNSUBACK:
         return this.#unsubackFromAedes()
       case PacketType.PINGRESP:
@@ -602,19 +545,16 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
 
   #connackFromAedes(code: number): void {
     const connect = this.#connect!
-    const { version, cleanStart, properties } = connect
+    const { version, cleanStart, will } = connect
     if (code !== 0 || this.#identity === undefined) {
-      const answer = connack(version, false, version === 5 ? (connackReason.get(code) ?? Reason.NOT_AUTHORIZED) : code)
-      this.#sendConnack(answer)
+      this.#sendConnack(connack(version, false, version === 5 ? reasonOfCode(code) : code))
       this.connection.hangUp('refused')
       return
     }
-    const asked =
-      version === 5 ? (properties.sessionExpiryInterval ?? 0) : cleanStart ? 0 : this.#control.options.sessionExpiry
+    const asked = expiryAsked(connect, this.#control.options)
     const expiry = this.#capped(asked)
-    const names = { '%c': this.#clientId, '%u': this.#identity.client.username ?? '%u' }
-    this.mountpoint = this.connection.origin.mountpoint.replace(/%[cu]/g, name => names[name as keyof typeof names])
-    const promises = version === 5 ? this.#promises(asked, expiry) : {}
+    this.mountpoint = mountpointOf(this.connection.origin.mountpoint, this.#identity.client)
+    const promises = this.#promises(asked, expiry)
     const size = connack(version, false, 0, promises).length
     if (size > this.maximumPacketSize) {
       // Of its properties none may be left out; without its CONNACK a client is not in [MQTT-3.2.0-1].
@@ -623,7 +563,6 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
       this.connection.hangUp('refused')
       return
     }
-    const { will } = connect
     if (will !== undefined) this.#will = new LastWill(will, this.#identity, this.mountpoint, this.#control)
     const opened = this.#control.sessions.open(this.#clientId, cleanStart, expiry, this.#will)
     this.#session = opened.session
@@ -651,88 +590,35 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
     this.connection.resume()
   }
 
-  /** Seconds: the client's, but of MQTT 5 not over the limit; 0 is over any. */
+  /** Seconds. */
   get #keepAlive(): number {
-    const { keepAlive, version } = this.#connect!
-    const { maxKeepalive } = this.#control.options
-    if (version !== 5 || maxKeepalive === 0) return keepAlive
-    return keepAlive === 0 ? maxKeepalive : Math.min(keepAlive, maxKeepalive)
+    return keepAliveOf(this.#connect!, this.#control.options)
   }
 
-  /** What CONNACK tells a client of MQTT 5: where we have less than it may take for granted. */
   #promises(askedExpiry: number, expiry: number): Properties {
-    const { receiveMaximum, maxPacketSize, topicAliasMaximum } = this.#control.options
-    return {
-      ...(expiry === askedExpiry ? {} : { sessionExpiryInterval: expiry }),
-      ...(this.#keepAlive === this.#connect!.keepAlive ? {} : { serverKeepAlive: this.#keepAlive }), // [MQTT-3.1.2-21]
-      ...(this.#connect!.clientId === '' ? { assignedClientIdentifier: this.#clientId } : {}),
-      ...(receiveMaximum < 65_535 ? { receiveMaximum } : {}),
-      maximumPacketSize: maxPacketSize,
-      ...(topicAliasMaximum > 0 ? { topicAliasMaximum } : {}),
-      ...this.#exchange?.lastWords // [MQTT-4.12.0-5], [MQTT-4.12.0-6]
-    }
+    const connect = this.#connect!
+    if (connect.version !== 5) return {}
+    const promises = promisesOf(connect, this.#control.options, this.#clientId, askedExpiry, expiry)
+    return { ...promises, ...this.#exchange?.lastWords } // [MQTT-4.12.0-5], [MQTT-4.12.0-6]
   }
 
-  /** Aedes has a code for each filter, in the order of the packet [MQTT-3.8.4-6]; retained messages follow it. */
-  #subackFromAedes(granted: Buffer): void {
-    const { packetId, requests, identifier } = this.#asked as Subscribe
-    const { hub, options } = this.#control
-    const session = this.#session!
-    const version = this.#connect!.version
-    const refusal = (reason: ReasonCode): number => (version === 5 ? reason : 0x80)
-    const feeds: (() => void)[] = []
-    const added: string[] = []
-    hub.keeper?.gather()
-    const codes = requests.map((request, i) => {
-      const { qos, noLocal, retainAsPublished, retainHandling } = request
-      const filter = mounted(this.mountpoint, request.filter)
-      const refused = (reason: ReasonCode): number => {
-        session.refuse(filter, sayReason(reason))
-        return refusal(reason)
-      }
-      if (granted[i] === 0x80) return refused(Reason.NOT_AUTHORIZED)
-      if (levelsOf(splitShared(request.filter).filter) > options.maxTopicLevels)
-        return refused(Reason.TOPIC_FILTER_INVALID)
-      const full = options.maxSubscriptions > 0 && session.subscriptions.size >= options.maxSubscriptions
-      if (full && !session.subscriptions.has(filter)) return refused(Reason.QUOTA_EXCEEDED)
-      const subscription = { subscriber: session, filter, qos, noLocal, retainAsPublished, identifier }
-      const { isNew } = hub.subscribe(subscription)
-      session.refusals?.delete(filter)
-      if (isNew) added.push(filter)
-      this.#control.subscribed(this, request.filter, qos)
-      const shared = splitShared(filter).group !== undefined // no retained messages (MQTT 5, section 4.8.2)
-      if (!shared && (retainHandling === 0 || (retainHandling === 1 && isNew))) {
-        feeds.push(() => session.feed(hub.retainedFor(subscription)))
-      }
-      return qos
-    })
-    const receipt = hub.keeper?.gathered()
-    this.#when(receipt, () => {
-      if (receipt?.failed) for (const filter of added) hub.unsubscribe(session, filter)
-      const isKept = receipt?.failed !== true
-      const answer = suback(version, packetId, isKept ? codes : codes.map(() => refusal(Reason.QUOTA_EXCEEDED)))
-      this.#metrics.subackSent++
-      this.out.write(answer)
-      this.#asked = undefined
-      if (isKept) for (const feed of feeds) feed()
-      this.connection.resume()
-    })
+  #subackFromAedes(packet: Buffer): void {
+    const asked = this.#asked as Subscribe
+    const granted = packet.subarray(packet.length - asked.requests.length)
+    this.#settle(subscribe(this, this.#session!, this.#connect!.version, asked, granted, this.#control))
   }
 
   #unsubackFromAedes(): void {
-    const { packetId, filters } = this.#asked as Unsubscribe
-    const { keeper } = this.#control.hub
-    keeper?.gather()
-    const codes = filters.map(filter => {
-      const was = this.#control.hub.unsubscribe(this.#session!, mounted(this.mountpoint, filter))
-      if (was) this.#control.unsubscribed(this, filter)
-      return was ? Reason.SUCCESS : Reason.NO_SUBSCRIPTION_EXISTED
-    })
-    this.#when(keeper?.gathered(), () => {
-      const answer = unsuback(this.#connect!.version, packetId, codes)
-      this.#metrics.unsubackSent++
-      this.out.write(answer)
+    const asked = this.#asked as Unsubscribe
+    this.#settle(unsubscribe(this, this.#session!, this.#connect!.version, asked, this.#control))
+  }
+
+  /** What the client asked for is done; it is told so once that is on disk. */
+  #settle({ receipt, answer, after }: Settled): void {
+    this.#when(receipt, () => {
+      this.out.write(answer())
       this.#asked = undefined
+      after?.()
       this.connection.resume()
     })
   }
@@ -742,7 +628,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
   fault(fault: FrameFault, why: string): void {
     this.why = why
     this.#control.log.warning('bad packet', { ...this.who(), why })
-    this.#fault = faultReason[fault]
+    this.#fault = reasonOfFault[fault]
   }
 
   drained(): void {
@@ -751,7 +637,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
 
   lastWords(reason: EndReason): Buffer | undefined {
     if (this.#publisher === undefined || this.version !== 5) return undefined
-    const code = this.#fault ?? reasonOf[reason]
+    const code = this.#fault ?? reasonOfEnd[reason]
     if (code === undefined) return undefined
     this.#metrics.disconnectSent++
     return disconnect(code)
@@ -773,41 +659,4 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
     const id = this.#clientId === '' ? {} : { clientId: this.#clientId }
     return { peer: `${peer.address}:${peer.port}`, listener, ...id }
   }
-}
-
-// ── what aedes is handed, in MQTT 3.1.1 ──────────────────────────────────────
-
-/** Without session, keep alive and will, which are ours. */
-function connectOf(clientId: string, { username, password }: Connect): Buffer {
-  // MQTT 3.1.1 has no password without a user name [MQTT-3.1.2-22]
-  const hasName = username !== undefined || password !== undefined
-  const flags = 2 | (hasName ? 0x80 : 0) | (password === undefined ? 0 : 0x40)
-  const parts = [sized(Buffer.from('MQTT')), Buffer.from([4, flags, 0, 0]), sized(Buffer.from(clientId))]
-  if (hasName) parts.push(sized(Buffer.from(username ?? '')))
-  if (password !== undefined) parts.push(sized(password))
-  return packet(0x10, ...parts)
-}
-
-/** Each filter under the name of its place, so that aedes neither merges nor judges them. */
-function subscribeOf({ requests }: Subscribe): Buffer {
-  return packet(
-    0x82,
-    Buffer.from([0, 1]),
-    ...requests.map(({ qos }, i) => Buffer.concat([sized(Buffer.from(String(i))), Buffer.from([qos])]))
-  )
-}
-
-const unsubscribePlaceholder = packet(0xa2, Buffer.from([0, 1]), sized(Buffer.from('0')))
-const pingreq = Buffer.from([0xc0, 0])
-const disconnectPlain = Buffer.from([0xe0, 0])
-
-/** The version that a CONNECT names which is wrong further on; undefined when it names none. */
-function versionSpoken(bytes: Buffer, at: number, end: number): Version | undefined {
-  if (end - at < 7) return undefined
-  const nameEnd = at + 2 + bytes.readUInt16BE(at)
-  if (nameEnd >= end) return undefined
-  const name = bytes.toString('latin1', at + 2, nameEnd)
-  const level = bytes[nameEnd]! & 0x7f
-  if (name === 'MQTT') return level >= 5 ? 5 : 4 // a later one is told in MQTT 5's words [MQTT-3.1.2-2]
-  return name === 'MQIsdp' ? 3 : undefined
 }

@@ -1,7 +1,7 @@
 /** Writes a PUBLISH for one receiver: its version of MQTT, its QoS, its packet id; topic and payload are copied as they came. */
 import { copyBytes, lengthOf, writeLength } from '../wire/encode.js'
+import type { Link } from './link.js'
 import type { Message } from './message.js'
-import type { Link } from './session.js'
 
 /** Identifier of the Message Expiry Interval property, MQTT 5 section 3.3.2.3.3. */
 export const messageExpiryInterval = 0x02

@@ -8,31 +8,19 @@
  */
 import { Metrics } from '../metrics.js'
 import type { DeadlineWheel, Watched } from '../net/keepalive.js'
-import type { Outbox } from '../net/outbox.js'
 import type { QoS } from '../wire/frame.js'
 import { protocolError } from '../wire/reason-codes.js'
-import { type OutgoingAliases, publishLength, writePublish } from './encode.js'
+import { publishLength, writePublish } from './encode.js'
+import { Feed } from './feed.js'
 import { Inflight, Outgoing } from './inflight.js'
 import type { Keeping, Receipt, SessionKeep } from './keeper.js'
+import type { Link } from './link.js'
 import { type LossCause, Losses } from './losses.js'
 import type { Message } from './message.js'
 import { MQueue, type Priorities } from './mqueue.js'
+import { forgetUnreleased, notSent, retry, shorter } from './overdue.js'
+import { Refusals } from './refusals.js'
 import type { ShareGroup, Subscription } from './router.js'
-
-/** The way to a connected client. */
-export interface Link {
-  readonly out: Outbox
-  /** How it is written to: 4 for MQTT 3.1 and 3.1.1, 5 for MQTT 5. */
-  readonly version: 4 | 5
-  /** Of its CONNECT [MQTT-3.3.4-9]; 65 535 where it has none. */
-  readonly receiveMaximum: number
-  /** Larger packets are not sent to it [MQTT-3.1.2-24]; Infinity where it has no limit. */
-  readonly maximumPacketSize: number
-  /** Where it takes topic aliases. */
-  readonly aliases: OutgoingAliases | undefined
-  /** What stands before its topics everywhere but with itself; mostly nothing. */
-  readonly mountpoint: string
-}
 
 export interface SessionLimits {
   /** Messages under way; 0 is no limit but the protocol's. */
@@ -62,17 +50,8 @@ export interface SessionHost {
   ended(session: Session): void
 }
 
-/** Retained messages of a new subscription, not yet sent. */
-interface Feed {
-  readonly source: Iterator<Outgoing>
-  /** Topics retained anew meanwhile, whose message is in the queue: the client gets that one, once. */
-  readonly overtaken: Set<string>
-}
-
-/** More than a queue has, and later than any tick: small integers, which cost nothing to compare. */
+/** More than a queue has: a small integer, which costs nothing to compare. */
 const never = 0x3fffffff
-
-const mostRefusals = 10
 
 export class Session implements Watched, Keeping {
   readonly clientId: string
@@ -115,7 +94,7 @@ export class Session implements Watched, Keeping {
   /** The same by cause, and what the queue and the expiry took. */
   losses: Losses | undefined
   /** The last filters that it asked for and did not get. */
-  refusals: Map<string, { at: number; why: string }> | undefined
+  refusals: Refusals | undefined
 
   /** @param host without one nothing is done on a timer, and nobody told. */
   constructor(
@@ -138,7 +117,7 @@ export class Session implements Watched, Keeping {
   #derive(): void {
     this.#highWatermark = this.#host === undefined ? never : (this.#limits.highWatermark ?? never)
     const { retryInterval = 0, awaitRelTimeout = 0 } = this.#limits
-    this.#interval = Math.min(retryInterval || awaitRelTimeout, awaitRelTimeout || retryInterval)
+    this.#interval = shorter(retryInterval, awaitRelTimeout)
   }
 
   /** Other limits; the window of a connected client stays what it was until it comes back. */
@@ -190,7 +169,7 @@ export class Session implements Watched, Keeping {
     this.#link = link
     this.#window = Math.min(this.#limits.maxInflight || 65_535, link.receiveMaximum)
     this.#resend = this.#inflight.inOrder().reverse()
-    for (const outgoing of this.#resend) outgoing.sentAt = never
+    for (const outgoing of this.#resend) outgoing.sentAt = notSent
     this.#mayWatch = this.#wheel !== undefined && this.#interval > 0 && link.version === 4
     if (this.#mayWatch) for (const packetId of this.awaitingRel.keys()) this.awaitRelease(packetId) // its absence does not count
     this.pump()
@@ -203,12 +182,13 @@ export class Session implements Watched, Keeping {
     this.#resend = []
     const feeds = this.#feeds
     this.#feeds = []
-    for (const { source, overtaken } of feeds) {
-      for (let next = source.next(); !next.done && !this.#queue.full; next = source.next()) {
-        const { qos, message } = next.value
-        if (qos === 0 || overtaken.has(message.topic)) continue
-        this.keep?.add(next.value, false)
-        this.#wait(next.value)
+    for (const feed of feeds) {
+      while (!this.#queue.full) {
+        const next = feed.next()
+        if (next === undefined) break
+        if (next.qos === 0) continue
+        this.keep?.add(next, false)
+        this.#wait(next)
       }
     }
     this.#hurry()
@@ -216,7 +196,7 @@ export class Session implements Watched, Keeping {
 
   /** Retained messages for a new subscription: sent as the window and the peer allow, before what is published now. */
   feed(source: Iterator<Outgoing>): void {
-    this.#feeds.push({ source, overtaken: new Set() })
+    this.#feeds.push(new Feed(source))
     this.pump()
   }
 
@@ -290,11 +270,11 @@ export class Session implements Watched, Keeping {
 
   #take(): Outgoing | undefined {
     for (let feed = this.#feeds[0]; feed !== undefined; feed = this.#feeds[0]) {
-      const { done, value } = feed.source.next()
-      if (done === true) this.#feeds.shift()
-      else if (!feed.overtaken.has(value.message.topic)) {
-        if (value.qos > 0) this.keep?.add(value, true)
-        return value
+      const next = feed.next()
+      if (next === undefined) this.#feeds.shift()
+      else {
+        if (next.qos > 0) this.keep?.add(next, true)
+        return next
       }
     }
     const next = this.#queue.shift()
@@ -367,7 +347,7 @@ export class Session implements Watched, Keeping {
     return was
   }
 
-  // ── what is overdue, for MQTT 3 alone: MQTT 5 sends nothing twice on one connection [MQTT-4.4.0-1] ──
+  // ── what is overdue ──
 
   /** It, or its PUBREL, is being sent. */
   #stamp(outgoing: Outgoing): void {
@@ -395,32 +375,15 @@ export class Session implements Watched, Keeping {
     this.#mayWatch = true
     const { retryInterval = 0, awaitRelTimeout = 0 } = this.#limits
     let next = Number.POSITIVE_INFINITY
-    if (retryInterval > 0 && this.#inflight.size > 0) next = this.#retry(link, wheel.tick, retryInterval / wheel.tickMs)
+    if (retryInterval > 0 && this.#inflight.size > 0) {
+      const again = (outgoing: Outgoing): void => this.#sendAgain(link, outgoing)
+      next = retry(this.#inflight, link, wheel.tick, retryInterval / wheel.tickMs, again)
+    }
     if (awaitRelTimeout > 0 && this.awaitingRel.size > 0) {
-      next = Math.min(next, this.#forgetOverdue(wheel.tick, awaitRelTimeout / wheel.tickMs))
+      next = Math.min(next, forgetUnreleased(this, wheel.tick, awaitRelTimeout / wheel.tickMs))
     }
     if (next === Number.POSITIVE_INFINITY) return
     this.#watch(Math.min(Math.max(1, (next - wheel.tick) * wheel.tickMs), this.#interval))
-  }
-
-  /** Sends again, in order, what has waited for so many ticks; tells when the next is due. A slow link is left alone. */
-  #retry(link: Link, tick: number, ticks: number): number {
-    let next = Number.POSITIVE_INFINITY
-    for (const outgoing of this.#inflight.inOrder()) {
-      if (outgoing.sentAt === never) continue // it waits for the window
-      if (outgoing.sentAt + ticks < tick && !link.out.full) this.#sendAgain(link, outgoing)
-      next = Math.min(next, Math.max(outgoing.sentAt, tick - ticks) + ticks)
-    }
-    return next
-  }
-
-  #forgetOverdue(tick: number, ticks: number): number {
-    let next = Number.POSITIVE_INFINITY
-    for (const [packetId, since] of this.awaitingRel) {
-      if (since + ticks < tick) this.release(packetId)
-      else next = Math.min(next, since + ticks)
-    }
-    return next
   }
 
   // ── what an operator is told ──
@@ -437,11 +400,8 @@ export class Session implements Watched, Keeping {
 
   /** A filter that it asked for was not granted. */
   refuse(filter: string, why: string): void {
-    this.refusals ??= new Map()
-    const { refusals } = this
-    refusals.delete(filter)
-    refusals.set(filter, { at: Date.now(), why })
-    if (refusals.size > mostRefusals) refusals.delete(refusals.keys().next().value!)
+    this.refusals ??= new Refusals()
+    this.refusals.note(filter, why)
   }
 
   /** What a message meets here now. */
@@ -542,7 +502,7 @@ export class Session implements Watched, Keeping {
     const outgoing = new Outgoing(message.kept(), qos, retain, identifiers, group)
     if (qos > 0) this.keep?.add(outgoing, this.#link !== undefined)
     const waits = this.#wait(outgoing)
-    if (waits && message.retain) for (const { overtaken } of this.#feeds) overtaken.add(message.topic)
+    if (waits && message.retain) for (const feed of this.#feeds) feed.overtake(message.topic)
   }
 
   /** False when there was no room for it. */

@@ -4,15 +4,37 @@
  * being routed is with everybody.
  */
 import type { QoS } from '../wire/frame.js'
+import { splitShared } from '../wire/topic.js'
+import type { Hub } from './hub.js'
 import type { Message } from './message.js'
 import { Session } from './session.js'
 
+type Take = (message: Message, qos: QoS, retain: boolean) => void
+
+/** What is retained under the filter comes first. Returns what ends the subscription: nothing is handed on after that. */
+export function tap(hub: Hub, filter: string, take: Take): () => void {
+  let isOver = false
+  const subscriber = new Tap((message, qos, retain) => {
+    if (!isOver) take(message, qos, retain)
+  })
+  const options = { noLocal: false, retainAsPublished: true, identifier: 0 }
+  const subscription = { subscriber, filter, qos: 2 as const, ...options }
+  hub.subscribe(subscription)
+  if (splitShared(filter).group === undefined) {
+    for (const { message, qos } of hub.retainedFor(subscription)) subscriber.deliver(message, qos, true)
+  }
+  return () => {
+    isOver = true
+    hub.unsubscribe(subscriber, filter)
+  }
+}
+
 const limits = { maxInflight: 0, maxQueued: 0, storeQos0: false }
 
-export class Tap extends Session {
-  readonly #take: (message: Message, qos: QoS, retain: boolean) => void
+class Tap extends Session {
+  readonly #take: Take
 
-  constructor(take: (message: Message, qos: QoS, retain: boolean) => void) {
+  constructor(take: Take) {
     super('$embedded', limits)
     this.#take = take
   }

@@ -1,6 +1,6 @@
 /** The other end of a data plane without sockets: packets for the broker by hand, and what it sends, decoded. */
 import { Writable } from 'node:stream'
-import type { Link } from '../../src/delivery/session.js'
+import type { Link } from '../../src/delivery/link.js'
 import { Metrics } from '../../src/metrics.js'
 import { Outbox } from '../../src/net/outbox.js'
 import type { QoS } from '../../src/wire/frame.js'
