@@ -120,8 +120,10 @@ async function offline(): Promise<void> {
   const home = new Home(homeFor(dir, port, queue))
   let broker = startIn(home.root)
   console.log(`${messages} messages of 200 B at QoS 1 for ${sessions} stored sessions whose clients are away:\n`)
-  console.log('| step | seconds | messages/s | CPU s | MiB | longest hold-up of the event loop, ms |')
-  console.log('|---|---:|---:|---:|---:|---:|')
+  console.log(
+    '| step | seconds | messages/s | CPU s | MiB | longest hold-up of the event loop, ms | longest GC pause, ms |'
+  )
+  console.log('|---|---:|---:|---:|---:|---:|---:|')
   try {
     await listening(port)
     for (let i = 0; i < sessions; i++) await subscribe(port, i)
@@ -143,14 +145,16 @@ async function step(name: string, broker: ChildProcess, home: Home, work: () => 
   await work()
   const seconds = (performance.now() - from) / 1000
   const used = cpuOf(broker.pid!) - cpu
-  const vm = await new AdminClient(home.adminSocket).call('vm eventloop', {})
+  const admin = new AdminClient(home.adminSocket)
+  const vm = await admin.call('vm eventloop', {})
+  const gc = await admin.call('vm gc', {})
   const cells = [
     seconds.toFixed(1),
     Math.round(messages / seconds),
     used.toFixed(1),
     Math.round(memoryOf(broker.pid!) / 1024)
   ]
-  console.log(`| ${name} | ${cells.join(' | ')} | ${vm['eventloop/delay_max']} |`)
+  console.log(`| ${name} | ${cells.join(' | ')} | ${vm['eventloop/delay_max']} | ${gc['gc/pause_max']} |`)
 }
 
 async function subscribe(port: number, i: number): Promise<void> {

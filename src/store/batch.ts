@@ -9,8 +9,13 @@ const crc = 4
 const numberOf = new Map(tables.map((table, i) => [table, i]))
 
 export class PackedBatch implements Batch {
-  #bytes = Buffer.allocUnsafeSlow(65_536)
+  #bytes: Buffer
   #length = 0
+
+  /** @param size that it is likely to have. */
+  constructor(size = 0) {
+    this.#bytes = Buffer.allocUnsafeSlow(Math.max(4096, size))
+  }
 
   get bytes(): Buffer {
     return this.#bytes.subarray(0, this.#length)

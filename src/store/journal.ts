@@ -44,7 +44,7 @@ export interface JournalTimes {
 export const usualTimes: JournalTimes = { gather: 1, grace: 20, lazy: 200, retry: 1000 }
 
 /** Changes in a batch: they are encoded in one turn of the event loop, which others wait for. */
-const maxChanges = 4096
+const maxChanges = 2048
 
 export class Journal {
   readonly #store: Store

@@ -10,6 +10,9 @@ export interface OpenFile {
   readonly tables: Tables
 }
 
+/** Address space, of which the file takes what it needs: to map more of it later would hold up the whole process. */
+const addresses = 64 * 2 ** 30
+
 /** Values are read where LMDB has them, which is good until the next is read: a copy of each is half the time of a start. */
 const encoder = {
   encode: (value: Buffer): Buffer => value,
@@ -23,6 +26,7 @@ export function openFile(file: string, { isSynced = true, readOnly = false } = {
     path: file,
     noSubdir: true,
     maxDbs: tables.length,
+    mapSize: addresses,
     overlappingSync: false, // one commit at a time, which is on disk when it says so
     noSync: !isSynced,
     readOnly,

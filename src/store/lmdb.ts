@@ -19,6 +19,8 @@ export class LmdbStore implements Store {
   readonly #writer: Worker
   #waiting: { resolve(info: StoreInfo | undefined): void; reject(err: Error): void }[] = []
   #lost: Error | undefined
+  /** Bytes of the last batch: the next is often as large. */
+  #lastSize = 0
 
   private constructor(file: string, writer: Worker) {
     this.#file = file
@@ -41,8 +43,9 @@ export class LmdbStore implements Store {
   }
 
   async commit(fill: (batch: Batch) => void): Promise<void> {
-    const batch = new PackedBatch()
+    const batch = new PackedBatch(Math.floor(this.#lastSize * 1.25))
     fill(batch)
+    this.#lastSize = batch.bytes.length
     if (batch.bytes.length > 0) await this.#ask({ commit: batch.bytes }, [batch.bytes.buffer as ArrayBuffer])
   }
 

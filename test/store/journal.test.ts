@@ -103,9 +103,9 @@ test('Journal ends a batch of many only where it may be cut', async () => {
   const { disk, told, journal } = made()
   for (let unit = 0; unit < 4; unit++) {
     journal.mayCut()
-    for (let i = 0; i < 3000; i++) journal.soon(change(`${unit}`, told))
+    for (let i = 0; i < 1500; i++) journal.soon(change(`${unit}`, told))
   }
-  await until('all', () => told.length === 12_000)
+  await until('all', () => told.length === 6000)
   assert.deepEqual(
     disk.batches.map(names => [...new Set(names)].join('')),
     ['01', '23']
