@@ -78,13 +78,13 @@ const resolutionMs = 10
 /** What a client had counted when it was last looked at, and what came since. */
 class Entry {
   readonly front: Front
-  walk: number
-  at: number
-  published: number
-  delivered: number
-  received: number
-  sent: number
-  dropped: number
+  walk = 0
+  at = 0
+  published = 0
+  delivered = 0
+  received = 0
+  sent = 0
+  dropped = 0
   messagesIn = 0
   messagesOut = 0
   bytesIn = 0
@@ -94,16 +94,8 @@ class Entry {
   unsent = 0
 
   constructor(front: Front, walk: number, at: number) {
-    const { connection } = front
-    const session = front.session!
     this.front = front
-    this.walk = walk
-    this.at = at
-    this.published = session.published
-    this.delivered = session.delivered
-    this.received = connection.received
-    this.sent = connection.out.sent
-    this.dropped = session.dropped
+    this.#note(walk, at)
   }
 
   look(walk: number, at: number): void {
@@ -117,13 +109,19 @@ class Entry {
     this.lost = (session.dropped - this.dropped) / seconds
     this.queue = session.queueLength
     this.unsent = connection.pendingBytes
+    this.#note(walk, at)
+  }
+
+  /** What the next look is compared with. */
+  #note(walk: number, at: number): void {
+    const { connection, session } = this.front
     this.walk = walk
     this.at = at
-    this.published = session.published
-    this.delivered = session.delivered
+    this.published = session!.published
+    this.delivered = session!.delivered
     this.received = connection.received
     this.sent = connection.out.sent
-    this.dropped = session.dropped
+    this.dropped = session!.dropped
   }
 
   get isSlow(): boolean {

@@ -148,6 +148,21 @@ const walking = (tree: readonly Place[]): string => `    if [[ -n $expects ]]; t
         ;;
     esac`
 
+/** What may stand at the cursor: a value of the option before it, an option, or a word. */
+const choosing = (values: string[], options: string[], places: string[]): string => `  if [[ -n $expects ]]; then
+    case "$at/$expects" in
+${indent(values, '      ')}
+    esac
+  elif [[ $cur == -* ]]; then
+    case "$at" in
+${indent(options, '      ')}
+    esac
+  else
+    case "$at/$arg" in
+${indent(places, '      ')}
+    esac
+  fi`
+
 function bash(program: string, tree: readonly Place[]): string {
   const { places, values } = arms(tree, p => `list=${lines(p.words.map(w => w.word))}`)
   const options = tree.map(p => `${quoted(p.at)}) list=${lines(p.options.flatMap(o => o.names))} ;;`)
@@ -169,19 +184,7 @@ ${functionName(program)}() {
   for word in "\${words[@]:0:\${#words[@]}-1}"; do
 ${walking(tree)}
   done
-  if [[ -n $expects ]]; then
-    case "$at/$expects" in
-${indent(values, '      ')}
-    esac
-  elif [[ $cur == -* ]]; then
-    case "$at" in
-${indent(options, '      ')}
-    esac
-  else
-    case "$at/$arg" in
-${indent(places, '      ')}
-    esac
-  fi
+${choosing(values, options, places)}
   if [[ -n $directories ]]; then
     compopt -o filenames 2>/dev/null
     while IFS= read -r line; do COMPREPLY+=("$line"); done < <(compgen -d -- "$cur")
@@ -214,19 +217,7 @@ ${functionName(program)}() {
   for word in "\${(@)words[2,CURRENT-1]}"; do
 ${walking(tree)}
   done
-  if [[ -n $expects ]]; then
-    case "$at/$expects" in
-${indent(values, '      ')}
-    esac
-  elif [[ $cur == -* ]]; then
-    case "$at" in
-${indent(options, '      ')}
-    esac
-  else
-    case "$at/$arg" in
-${indent(places, '      ')}
-    esac
-  fi
+${choosing(values, options, places)}
   if [[ -n $directories ]]; then
     _files -/
   elif ((\${#described} > 0)); then
