@@ -178,8 +178,8 @@ export async function round(
   /** Whose session ends of itself, whether the broker is there then or not. */
   const mayfly = (async () => {
     const made = await subscriber({ id: 'mayfly', version: 5, expiry: 1 }, [['t/a', 2]])
-    for (const subscription of made.subscriptions) model.unsubscribing(subscription)
     const before = subject.harms
+    for (const subscription of made.subscriptions) await made.unsubscribe(subscription) // so that the broker is there
     made.go(true)
     await sleep(1500) // that it is away must reach the disk, on a busy machine too
     const knowsWhen = subject.harms === before
