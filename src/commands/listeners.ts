@@ -82,6 +82,12 @@ const done = (what: string) => (r: { protocol: string; listen: string }) =>
 const usage = '<proto> <port>'
 const acts = true
 
+/** Its clients are told so. */
+async function closed({ broker }: Server, listener: Door): Promise<void> {
+  broker.hangUpOn(listener.name)
+  await listener.close({ goodbyes: true })
+}
+
 export const listeners = {
   listeners: command({ summary: 'List listeners', run: rows, print }),
   'listeners list': command({ summary: 'List listeners', run: rows, print }),
@@ -98,8 +104,7 @@ export const listeners = {
     acts,
     run: (server, args) =>
       told('restart', server, args, async listener => {
-        server.broker.hangUpOn(listener.name)
-        await listener.close({ goodbyes: true })
+        await closed(server, listener)
         if (server.phase === 'running') await listener.open() // it may have been asked to stop meanwhile
       }),
     print: done('Restart')
@@ -108,11 +113,7 @@ export const listeners = {
     summary: 'Stop a listener; its clients are disconnected',
     usage,
     acts,
-    run: (server, args) =>
-      told('stop', server, args, async listener => {
-        server.broker.hangUpOn(listener.name)
-        await listener.close({ goodbyes: true })
-      }),
+    run: (server, args) => told('stop', server, args, listener => closed(server, listener)),
     print: done('Stop')
   })
 }

@@ -1,22 +1,12 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import { Hub, type HubOptions, type ShareStrategy } from '../../src/delivery/hub.js'
+import type { Hub, ShareStrategy } from '../../src/delivery/hub.js'
 import { Message } from '../../src/delivery/message.js'
 import { Session } from '../../src/delivery/session.js'
 import type { QoS } from '../../src/wire/frame.js'
 import { encodeProperties } from '../../src/wire/properties.js'
+import { hubOf } from '../support/hub.js'
 import { Peer, payloads } from '../support/packets.js'
-
-const hubOf = (options: Partial<HubOptions> = {}): Hub =>
-  new Hub({
-    shareStrategy: 'round_robin',
-    maxRetained: 0,
-    maxRetainedPayload: 0,
-    ignoreLoopDeliver: false,
-    upgradeQos: false,
-    retainExpiry: 0,
-    ...options
-  })
 
 interface Member {
   readonly session: Session
@@ -260,14 +250,7 @@ test('Hub.retainedFor() has RETAIN, the lower QoS and the identifier (section 3.
 })
 
 test('Hub.retainedFor() spares a no-local subscriber what it published itself [MQTT-3.8.3-3]', () => {
-  const hub = new Hub({
-    shareStrategy: 'random',
-    maxRetained: 0,
-    maxRetainedPayload: 0,
-    ignoreLoopDeliver: false,
-    upgradeQos: false,
-    retainExpiry: 0
-  })
+  const hub = hubOf({ shareStrategy: 'random' })
   const subscriber = new Session('c1', { maxInflight: 0, maxQueued: 0, storeQos0: true })
   for (const from of ['c1', 'c2']) hub.retain(Message.of(`t/${from}`, Buffer.from('x'), { retain: true, from }))
   const subscription = { subscriber, filter: 't/#', qos: 0, retainAsPublished: false, identifier: 0 } as const

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Hub } from '../../src/delivery/hub.js'
 import { Outgoing } from '../../src/delivery/inflight.js'
 import { Keeper, type Keeping, type Receipt, SessionKeep } from '../../src/delivery/keeper.js'
 import { Message } from '../../src/delivery/message.js'
@@ -9,6 +8,7 @@ import { decodeEntry, decodeMessage, pairKey, textKey } from '../../src/delivery
 import { Session } from '../../src/delivery/session.js'
 import { usualTimes } from '../../src/store/journal.js'
 import type { Batch, Store, Table } from '../../src/store/store.js'
+import { hubOf } from '../support/hub.js'
 import { until } from '../support/server.js'
 
 /** What is on it is in a map; a commit ends when the test says so, or at once. */
@@ -52,17 +52,7 @@ function made({ isManual = false } = {}) {
   disk.isManual = isManual
   const store = disk as unknown as Store
   const keeper = new Keeper(store, { failed: () => {}, recovered: () => {} }, { times: { ...usualTimes, retry: 20 } })
-  const hub = new Hub(
-    {
-      shareStrategy: 'sticky',
-      maxRetained: 0,
-      maxRetainedPayload: 0,
-      ignoreLoopDeliver: false,
-      upgradeQos: false,
-      retainExpiry: 0
-    },
-    keeper
-  )
+  const hub = hubOf({ shareStrategy: 'sticky' }, keeper)
   const session = (id: string, filter: string, qos: 1 | 2 = 2): Session => {
     const made = new Session(id, limits)
     made.keep = new SessionKeep(keeper, id, made)

@@ -5,12 +5,13 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import fc from 'fast-check'
-import { Hub } from '../../src/delivery/hub.js'
+import type { Hub } from '../../src/delivery/hub.js'
 import { Priorities } from '../../src/delivery/mqueue.js'
 import { type Gatekeeper, Publisher } from '../../src/delivery/publisher.js'
 import { Session, type SessionLimits } from '../../src/delivery/session.js'
 import type { QoS } from '../../src/wire/frame.js'
 import { Host } from '../support/host.js'
+import { hubOf } from '../support/hub.js'
 import { bodyAt, type Packet, Peer, packetOf, publishOf, uint16 } from '../support/packets.js'
 
 const [PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP] = [3, 4, 5, 6, 7]
@@ -271,14 +272,7 @@ test('QoS 1 arrives at least once, QoS 2 exactly once, in order and within the w
       fc.array(event, { minLength: 20, maxLength: 200, size: 'max' }),
       setting,
       (events: Event[], { from, to, receiveMaximum, ...limits }) => {
-        const hub = new Hub({
-          shareStrategy: 'random',
-          maxRetained: 0,
-          maxRetainedPayload: 0,
-          ignoreLoopDeliver: false,
-          upgradeQos: false,
-          retainExpiry: 0
-        })
+        const hub = hubOf({ shareStrategy: 'random' })
         const sender = new Sender(hub, from)
         const receiver = new Receiver({ ...limits, maxQueued: 0 }, receiveMaximum, to)
         const options = {

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
-import { Hub } from '../../src/delivery/hub.js'
 import { Inflight, Outgoing } from '../../src/delivery/inflight.js'
 import { Message } from '../../src/delivery/message.js'
 import { Priorities } from '../../src/delivery/mqueue.js'
@@ -9,6 +8,7 @@ import type { QoS } from '../../src/wire/frame.js'
 import { encodeProperties } from '../../src/wire/properties.js'
 import { Reason } from '../../src/wire/reason-codes.js'
 import { Host } from '../support/host.js'
+import { hubOf } from '../support/hub.js'
 import { ids, type Packet, Peer, payloads } from '../support/packets.js'
 
 const [PUBLISH, PUBREL] = [3, 6]
@@ -686,14 +686,7 @@ test('Session sends what waits by the priority of its topic, and in order within
 })
 
 test('Session.end() hands back all that was on its way, in order, and what of it the client has', () => {
-  const hub = new Hub({
-    shareStrategy: 'sticky',
-    maxRetained: 0,
-    maxRetainedPayload: 0,
-    ignoreLoopDeliver: false,
-    upgradeQos: false,
-    retainExpiry: 0
-  })
+  const hub = hubOf({ shareStrategy: 'sticky' })
   const s = session({ maxInflight: 3 })
   const options = { subscriber: s, qos: 2, noLocal: false, retainAsPublished: false, identifier: 0 } as const
   hub.subscribe({ ...options, filter: '$share/g/t' })
