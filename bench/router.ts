@@ -5,9 +5,9 @@
 import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import { Hub } from '../src/delivery/hub.js'
+import { Hub } from '../src/delivery/dispatcher.js'
 import { Message } from '../src/delivery/message.js'
-import { Session } from '../src/delivery/session.js'
+import { Session } from '../src/delivery/session/session.js'
 
 const { values } = parseArgs({ options: { filters: { type: 'string', default: '1000000' } } })
 

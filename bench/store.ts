@@ -16,7 +16,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import { AdminClient } from '../src/admin/client.js'
-import { Home } from '../src/home.js'
+import { Home } from '../src/base/home.js'
 import { PacketType } from '../src/wire/frame.js'
 import {
   cpuOf,

@@ -6,18 +6,18 @@
  *   await broker.stop()
  */
 import { AclRules } from './access/acl-file.js'
+import { BrokerError } from './base/errors.js'
+import { Home } from './base/home.js'
+import { fileSinks } from './base/log/files.js'
+import { createLog, type LogRoot, type Sink } from './base/log/log.js'
 import { brokerSchema, type GivenBrokerOptions, type LogOptions } from './config/broker-options.js'
 import { optionsFrom } from './config/config.js'
-import { BrokerError } from './errors.js'
-import { Home } from './home.js'
-import type { ClientInfo, Handler, HookName, HookScope, Message } from './hooks.js'
-import { createLog, type LogRoot, type Sink } from './log.js'
-import { fileSinks } from './log-files.js'
 import type { ListenerInfo } from './net/listener.js'
-import type { Brought } from './plugins.js'
-import type { Report } from './reload.js'
-import { Server, type StopMode } from './server.js'
-import { readSettings, type Settings } from './settings.js'
+import type { ClientInfo, Handler, HookName, HookScope, Message } from './plugins/hooks.js'
+import type { Brought } from './plugins/host.js'
+import type { Report } from './server/reload.js'
+import { Server, type StopMode } from './server/server.js'
+import { readSettings, type Settings } from './server/settings.js'
 
 export interface StartBrokerOptions extends Omit<GivenBrokerOptions, 'log'> {
   /**
@@ -129,8 +129,11 @@ function portOf({ listeners }: Server, name: string | undefined): number {
   return found.port
 }
 
-export { BrokerError, type ErrorCode } from './errors.js'
-export { findHome } from './home.js'
+export { BrokerError, type ErrorCode } from './base/errors.js'
+export { findHome } from './base/home.js'
+export type { Level, Sink } from './base/log/log.js'
+export type { ListenerInfo } from './net/listener.js'
+export { type Plugin, type PluginContext, plugin, type Running } from './plugin.js'
 export type {
   Action,
   ClientInfo,
@@ -145,10 +148,7 @@ export type {
   Message,
   Peer,
   Turn
-} from './hooks.js'
-export type { Level, Sink } from './log.js'
-export type { ListenerInfo } from './net/listener.js'
-export { type Plugin, type PluginContext, plugin, type Running } from './plugin.js'
-export type { Brought } from './plugins.js'
-export type { Change, Report } from './reload.js'
-export type { StopMode } from './server.js'
+} from './plugins/hooks.js'
+export type { Brought } from './plugins/host.js'
+export type { Change, Report } from './server/reload.js'
+export type { StopMode } from './server/server.js'

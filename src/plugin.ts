@@ -4,10 +4,11 @@
  * A plugin is one object: its keys, and a start() that registers hooks and
  * returns what undoes it. What it registers through its context leaves with it.
  */
+
+import type { Log } from './base/log/log.js'
 import type { Options, Schema } from './config/config.js'
-import type { HookScope } from './hooks.js'
-import type { Log } from './log.js'
-import type { Space } from './store/spaces.js'
+import type { HookScope } from './plugins/hooks.js'
+import type { Space } from './store/plugin-storage.js'
 
 export interface PluginContext<S extends Schema> {
   /** The values of etc/plugins/<name>.conf, already checked. */
@@ -53,9 +54,9 @@ export function plugin<const S extends Schema>(definition: Plugin<S>): Plugin<S>
   return definition
 }
 
+export { BrokerError } from './base/errors.js'
+export type { Log } from './base/log/log.js'
 export { named, type Options, type Schema } from './config/config.js'
 export * from './config/values.js'
-export { BrokerError } from './errors.js'
-export type * from './hooks.js'
-export type { Log } from './log.js'
-export type { Space } from './store/spaces.js'
+export type * from './plugins/hooks.js'
+export type { Space } from './store/plugin-storage.js'

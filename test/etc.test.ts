@@ -12,7 +12,7 @@ import type { Plugin } from '../src/plugin.js'
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const etc = join(root, 'etc')
 const pluginNames = readdirSync(join(root, 'src/plugins'))
-  .filter(f => f.endsWith('.ts'))
+  .filter(f => f.endsWith('.ts') && f.startsWith('auth-'))
   .map(f => f.slice(0, -3))
 
 interface Manual {

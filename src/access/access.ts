@@ -2,16 +2,17 @@
  * Who may come in, and who may publish or subscribe to what.
  *
  * Authenticators (plugins) are asked in the order in which they were loaded; with a
- * method in CONNECT, the one that has the method decides alone (control/exchange.ts). As
+ * method in CONNECT, the one that has the method decides alone (client/enhanced-auth.ts). As
  * soon as there is one, a client that none allows is refused; anonymous clients
  * are a matter of `mqtt.allow_anonymous` only while there is none. Anything that
  * fails refuses: an open door is never the answer to a lost database.
  */
+
+import { BrokerError } from '../base/errors.js'
+import type { Log } from '../base/log/log.js'
 import type { MqttOptions } from '../config/broker-options.js'
 import { ConfigError } from '../config/problem.js'
-import { BrokerError } from '../errors.js'
-import type { Action, Asked, ClientInfo, Hooks, Talk } from '../hooks.js'
-import type { Log } from '../log.js'
+import type { Action, Asked, ClientInfo, Hooks, Talk } from '../plugins/hooks.js'
 import { sayReason } from '../wire/describe.js'
 import { Reason } from '../wire/reason-codes.js'
 import { splitShared } from '../wire/topic.js'

@@ -11,10 +11,11 @@
  * denies `secret/#`.) For a publish the two are the same, since a topic name is a
  * filter that matches itself alone: a rule's topics need not know which it is.
  */
+
+import { nearest } from '../base/suggest.js'
 import { ConfigError, type Problem, printable } from '../config/problem.js'
 import { parseNetwork, within } from '../config/values.js'
 import { covers, isTopicFilter, overlaps, splitShared } from '../wire/topic.js'
-import { nearest } from '../words.js'
 
 export interface AclClient {
   readonly clientId: string

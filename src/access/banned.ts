@@ -4,9 +4,9 @@
  * accept of a socket and at CONNECT; a ban whose time is over goes by itself.
  */
 import { isIP } from 'node:net'
+import { BrokerError } from '../base/errors.js'
+import type { Shelf } from '../base/json-records.js'
 import { type Network, parseNetwork, within } from '../config/values.js'
-import { BrokerError } from '../errors.js'
-import type { Shelf } from '../shelf.js'
 
 export const banKinds = ['clientid', 'username', 'ip', 'cidr'] as const
 export type BanKind = (typeof banKinds)[number]

@@ -1,9 +1,9 @@
 /** Calls commands of a running broker; the types of arguments and results come from the command table. */
 import { type IncomingMessage, request } from 'node:http'
 import { createInterface } from 'node:readline'
+import { BrokerError, type ErrorCode } from '../base/errors.js'
 import type { Commands } from '../commands/index.js'
-import { BrokerError, type ErrorCode } from '../errors.js'
-import type { Sample } from '../top.js'
+import type { Sample } from '../observe/top.js'
 
 type ArgsOf<N extends keyof Commands> = Parameters<Commands[N]['run']>[1]
 type ResultOf<N extends keyof Commands> = Wire<Awaited<ReturnType<Commands[N]['run']>>>

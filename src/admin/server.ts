@@ -12,11 +12,11 @@
  */
 import { chmodSync, rmdirSync, rmSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { BrokerError, type ErrorCode } from '../base/errors.js'
+import type { Home } from '../base/home.js'
+import { type Level, levels } from '../base/log/log.js'
 import type { Command, Options } from '../commands/command.js'
-import { BrokerError, type ErrorCode } from '../errors.js'
-import type { Home } from '../home.js'
-import { type Level, levels } from '../log.js'
-import type { Server } from '../server.js'
+import type { Server } from '../server/server.js'
 import { sendRows } from './rows.js'
 
 const httpStatus: Record<ErrorCode, number> = {

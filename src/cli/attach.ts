@@ -1,8 +1,8 @@
 /** `broker attach`: the running broker's log above a broker-ctl prompt. Leaving it never stops the broker. */
 import { createInterface } from 'node:readline'
 import { AdminClient } from '../admin/client.js'
-import { BrokerError } from '../errors.js'
-import type { Home } from '../home.js'
+import { BrokerError } from '../base/errors.js'
+import type { Home } from '../base/home.js'
 import { main as ctl } from './ctl.js'
 import { ping } from './daemon.js'
 import { Exit, type Io } from './io.js'

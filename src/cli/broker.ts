@@ -1,7 +1,7 @@
 /** broker: start, stop and look after the daemon. Its words and exit statuses are emqttd's where emqttd had them. */
 import { CommanderError, InvalidArgumentError, Option, Command as Program } from 'commander'
-import { BrokerError } from '../errors.js'
-import { findHome, type Home, version } from '../home.js'
+import { BrokerError } from '../base/errors.js'
+import { findHome, type Home, version } from '../base/home.js'
 import { complain, Exit, type Io, terminal } from './io.js'
 
 /** Runs argv; resolves to the exit status. */

@@ -1,11 +1,11 @@
 /** Reads everything that a start will read, before anything is started or stopped. */
-import { BrokerError, messageOf } from '../errors.js'
-import { type Home, version } from '../home.js'
-import { Hooks } from '../hooks.js'
-import { createLog } from '../log.js'
-import { PluginHost, pluginPaths } from '../plugins.js'
-import { readSettings } from '../settings.js'
-import { Spaces } from '../store/spaces.js'
+import { BrokerError, messageOf } from '../base/errors.js'
+import { type Home, version } from '../base/home.js'
+import { createLog } from '../base/log/log.js'
+import { Hooks } from '../plugins/hooks.js'
+import { PluginHost, pluginPaths } from '../plugins/host.js'
+import { readSettings } from '../server/settings.js'
+import { Spaces } from '../store/plugin-storage.js'
 
 /** Throws every problem. Returns where a crash is written. */
 export async function checkAll(home: Home): Promise<string> {

@@ -1,6 +1,6 @@
 /** What the words of `broker` do, apart from those that run the broker in this process. */
-import { BrokerError } from '../errors.js'
-import { type Home, version } from '../home.js'
+import { BrokerError } from '../base/errors.js'
+import { type Home, version } from '../base/home.js'
 import { ping, restartDaemon, type StartOptions, type StopOptions, startDaemon, stopDaemon } from './daemon.js'
 import { complain, Exit, type Io, near } from './io.js'
 
@@ -127,6 +127,6 @@ async function notResponding(home: Home, io: Io): Promise<number> {
 }
 
 async function nodeName(home: Home): Promise<string> {
-  const { nodeNameOf } = await import('../settings.js')
+  const { nodeNameOf } = await import('../server/settings.js')
   return nodeNameOf(home)
 }

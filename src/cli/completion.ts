@@ -4,7 +4,7 @@
  * names that only a running broker knows are asked of it by `broker-ctl __complete`.
  */
 import type { Command as Program } from 'commander'
-import { BrokerError } from '../errors.js'
+import { BrokerError } from '../base/errors.js'
 
 export const shells = ['bash', 'zsh', 'fish'] as const
 

@@ -3,11 +3,11 @@ import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CommanderError, Command as Program } from 'commander'
 import { AdminClient } from '../admin/client.js'
+import { BrokerError } from '../base/errors.js'
+import { findHome, type Home, version } from '../base/home.js'
+import { nearest } from '../base/suggest.js'
 import type { Command } from '../commands/command.js'
 import { commands } from '../commands/index.js'
-import { BrokerError } from '../errors.js'
-import { findHome, type Home, version } from '../home.js'
-import { nearest } from '../words.js'
 import { complain, Exit, type Io, terminal } from './io.js'
 
 /** The broker's. */
@@ -41,7 +41,7 @@ const watchAlone = (word: string, i: number, argv: readonly string[]): string =>
 async function failed(err: unknown, io: Io, program: Program): Promise<number> {
   const { json, home } = program.opts<Options>()
   if (isAway(err)) {
-    const { nodeNameOf } = await import('../settings.js')
+    const { nodeNameOf } = await import('../server/settings.js')
     io.err(`Node '${nodeNameOf(findHome({ home }))}' not responding to pings.`)
     return Exit.notRunning
   }

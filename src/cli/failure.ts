@@ -3,8 +3,8 @@
  * of the broker, so that it can also say that the broker could not be loaded.
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { BrokerError } from '../errors.js'
-import type { Home } from '../home.js'
+import { BrokerError } from '../base/errors.js'
+import type { Home } from '../base/home.js'
 import { Exit, isOperational } from './io.js'
 
 /** Returns the exit status that tells pm2 whether another try makes sense. */

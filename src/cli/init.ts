@@ -1,7 +1,7 @@
 /** `broker init`: a home of one's own, from the files that the package ships. What is there already stays. */
 import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
-import { packageRoot } from '../home.js'
+import { packageRoot } from '../base/home.js'
 import { Exit, type Io } from './io.js'
 
 export function init(dir: string, io: Io): number {

@@ -1,6 +1,6 @@
 /** Where the programs write, and how they end: the exit statuses are part of their promise. */
 import { relative } from 'node:path'
-import { BrokerError } from '../errors.js'
+import { BrokerError } from '../base/errors.js'
 
 export interface Io {
   out(text: string): void

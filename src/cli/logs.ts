@@ -2,9 +2,9 @@
 import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync, statSync } from 'node:fs'
 import { StringDecoder } from 'node:string_decoder'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { BrokerError } from '../errors.js'
-import type { Home } from '../home.js'
-import { readSettings } from '../settings.js'
+import { BrokerError } from '../base/errors.js'
+import type { Home } from '../base/home.js'
+import { readSettings } from '../server/settings.js'
 import { Exit, type Io } from './io.js'
 
 export async function logs(home: Home, io: Io, { follow, lines }: { follow: boolean; lines: number }): Promise<number> {

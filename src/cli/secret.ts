@@ -4,7 +4,7 @@
  */
 import { createInterface } from 'node:readline'
 import { Writable } from 'node:stream'
-import { BrokerError } from '../errors.js'
+import { BrokerError } from '../base/errors.js'
 
 export async function askSecret(what: string, isNew: boolean): Promise<string> {
   const { stdin, stderr } = process

@@ -3,13 +3,13 @@
  * `broker foreground`, and the process that pm2 keeps.
  */
 
+import { BrokerError } from '../base/errors.js'
+import type { Home } from '../base/home.js'
+import { fileSinks, terminalSink } from '../base/log/files.js'
+import { createLog, type Log, type LogRoot, type Sink } from '../base/log/log.js'
 import type { LogOptions } from '../config/broker-options.js'
-import { BrokerError } from '../errors.js'
-import type { Home } from '../home.js'
-import { createLog, type Log, type LogRoot, type Sink } from '../log.js'
-import { fileSinks, terminalSink } from '../log-files.js'
-import { Server } from '../server.js'
-import { readSettings } from '../settings.js'
+import { Server } from '../server/server.js'
+import { readSettings } from '../server/settings.js'
 import { keepCapped } from './crash-file.js'
 import { forgetWord, leaveWord } from './failure.js'
 import { complain, Exit, terminal } from './io.js'

@@ -1,10 +1,10 @@
 /** The store's commands where no broker runs to carry them out. The lock of the home keeps one from starting meanwhile. */
 import { existsSync } from 'node:fs'
-import { BrokerError } from '../errors.js'
-import type { Home } from '../home.js'
-import { lock } from '../lock.js'
-import { readSettings } from '../settings.js'
-import { restoreFrom, StoreCare } from '../store/care.js'
+import { BrokerError } from '../base/errors.js'
+import type { Home } from '../base/home.js'
+import { lock } from '../base/lock.js'
+import { readSettings } from '../server/settings.js'
+import { restoreFrom, StoreCare } from '../store/maintenance.js'
 import { damageOf, dataFile, openStore } from '../store/open.js'
 
 export const offline: Readonly<Record<string, (home: Home, args: { file: string }) => Promise<unknown>>> = {

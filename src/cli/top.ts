@@ -6,9 +6,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import chalk, { Chalk, type ChalkInstance } from 'chalk'
 import { AdminClient } from '../admin/client.js'
-import { BrokerError } from '../errors.js'
-import type { Home } from '../home.js'
-import type { Sample } from '../top.js'
+import { BrokerError } from '../base/errors.js'
+import type { Home } from '../base/home.js'
+import type { Sample } from '../observe/top.js'
 import { Exit, type Io } from './io.js'
 import { extent, frame, type Pane, panes, type Size, type View } from './top-frame.js'
 

@@ -1,6 +1,6 @@
-import { BrokerError } from '../errors.js'
+import { BrokerError } from '../base/errors.js'
 import type { Admins } from '../mgmt/admins.js'
-import type { Server } from '../server.js'
+import type { Server } from '../server/server.js'
 import { command, visible } from './command.js'
 
 const of = ({ management }: Server): Admins => management!.admins // whoever has an admin socket has a home

@@ -1,4 +1,4 @@
-import type { Alarm } from '../alarms.js'
+import type { Alarm } from '../observe/alarms.js'
 import { command, visible } from './command.js'
 
 const seconds = (at: Date): number => Math.floor(at.getTime() / 1000)

@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { description, localTime, uptime as words } from '../about.js'
-import type { Histogram } from '../metrics.js'
+import { description, localTime, uptime as words } from '../base/uptime.js'
+import type { Histogram } from '../observe/metrics.js'
 import { command, line } from './command.js'
 
 const lines = (values: object, width: number): string =>

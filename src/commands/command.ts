@@ -6,7 +6,7 @@
  * Nothing here or in the other files of this folder loads the broker at run time:
  * broker-ctl reads the same table and must start at once.
  */
-import type { Server } from '../server.js'
+import type { Server } from '../server/server.js'
 
 /** '<clientId> [reason]' → { clientId: string, reason?: string } */
 export type Args<U extends string> = U extends `${infer Head} ${infer Tail}`

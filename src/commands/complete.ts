@@ -1,6 +1,6 @@
 /** What a shell offers behind `broker-ctl clients show` and its like; asked by the completion scripts alone. */
-import { BrokerError } from '../errors.js'
-import type { Server } from '../server.js'
+import { BrokerError } from '../base/errors.js'
+import type { Server } from '../server/server.js'
 import { command } from './command.js'
 
 /** More help nobody. */

@@ -1,6 +1,6 @@
-import { BrokerError } from '../errors.js'
-import type { Change, Reload, Report, Shown } from '../reload.js'
-import type { Server } from '../server.js'
+import { BrokerError } from '../base/errors.js'
+import type { Change, Reload, Report, Shown } from '../server/reload.js'
+import type { Server } from '../server/server.js'
 import { command, visible } from './command.js'
 
 function reloads({ reloads }: Server): Reload {

@@ -1,7 +1,7 @@
-import { BrokerError } from '../errors.js'
+import { BrokerError } from '../base/errors.js'
 import type { ApiListener } from '../mgmt/listener.js'
 import type { Listener } from '../net/listener.js'
-import type { Server } from '../server.js'
+import type { Server } from '../server/server.js'
 import { command, line } from './command.js'
 
 type Row = ReturnType<typeof rowOf>

@@ -1,5 +1,5 @@
-import { BrokerError } from '../errors.js'
-import type { Level } from '../log.js'
+import { BrokerError } from '../base/errors.js'
+import type { Level } from '../base/log/log.js'
 import { command, line } from './command.js'
 
 /** Written out here, since broker-ctl must not load the log. */

@@ -1,5 +1,5 @@
-import type { MessageExplanation } from '../control/why-message.js'
-import { BrokerError } from '../errors.js'
+import { BrokerError } from '../base/errors.js'
+import type { MessageExplanation } from '../observe/explain/message.js'
 import { command, visible } from './command.js'
 import { clock } from './when.js'
 

@@ -1,5 +1,5 @@
 /** What the `broker` program asks of a running broker; not words of broker-ctl. */
-import { BrokerError } from '../errors.js'
+import { BrokerError } from '../base/errors.js'
 import type { ApiListener } from '../mgmt/listener.js'
 import { command } from './command.js'
 

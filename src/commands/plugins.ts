@@ -1,4 +1,4 @@
-import { BrokerError } from '../errors.js'
+import { BrokerError } from '../base/errors.js'
 import { command } from './command.js'
 
 /** emqttd's words around what went wrong; the code, and with it the exit status, stays. */

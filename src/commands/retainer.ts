@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { BrokerError } from '../base/errors.js'
 import type { Message } from '../delivery/message.js'
-import { BrokerError } from '../errors.js'
-import type { Server } from '../server.js'
+import type { Server } from '../server/server.js'
 import { command, line, visible } from './command.js'
 
 /** How many are removed in one turn of the event loop. */

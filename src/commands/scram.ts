@@ -1,6 +1,6 @@
-import { BrokerError } from '../errors.js'
+import { BrokerError } from '../base/errors.js'
 import type { ScramUsers } from '../plugins/auth-scram.js'
-import type { Server } from '../server.js'
+import type { Server } from '../server/server.js'
 import { command, visible } from './command.js'
 
 const users = ({ plugins }: Server): ScramUsers => plugins.service('auth_scram') as ScramUsers

@@ -1,6 +1,6 @@
-import type { Session } from '../delivery/session.js'
-import { BrokerError } from '../errors.js'
-import type { Server } from '../server.js'
+import { BrokerError } from '../base/errors.js'
+import type { Session } from '../delivery/session/session.js'
+import type { Server } from '../server/server.js'
 import { command, visible } from './command.js'
 
 /** What waits for a client and what it missed, under the names of emqttd's `sessions list`. */

@@ -1,8 +1,8 @@
 /** The store: while the broker runs these go through its admin socket, else src/cli/store.ts does the same. */
 
-import { BrokerError } from '../errors.js'
-import type { Server } from '../server.js'
-import type { StoreState } from '../store/care.js'
+import { BrokerError } from '../base/errors.js'
+import type { Server } from '../server/server.js'
+import type { StoreState } from '../store/maintenance.js'
 import { command, line } from './command.js'
 
 function careOf({ store, options }: Server) {

@@ -1,7 +1,7 @@
+import { BrokerError } from '../base/errors.js'
 import type { Subscription } from '../delivery/router.js'
-import type { Session } from '../delivery/session.js'
-import { BrokerError } from '../errors.js'
-import type { Server } from '../server.js'
+import type { Session } from '../delivery/session/session.js'
+import type { Server } from '../server/server.js'
 import { command, line, visible } from './command.js'
 
 const row = ({ subscriber, filter, qos }: Subscription<Session>) => {

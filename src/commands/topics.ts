@@ -1,4 +1,4 @@
-import type { Server } from '../server.js'
+import type { Server } from '../server/server.js'
 import { command, visible } from './command.js'
 
 export interface Route {

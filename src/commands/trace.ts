@@ -1,6 +1,6 @@
-import { BrokerError } from '../errors.js'
-import type { Server } from '../server.js'
-import type { TraceInfo, TraceKind, TraceTerms } from '../trace.js'
+import { BrokerError } from '../base/errors.js'
+import type { TraceInfo, TraceKind, TraceTerms } from '../observe/trace/trace.js'
+import type { Server } from '../server/server.js'
 import { command, visible } from './command.js'
 
 const seconds = (at: Date): number => Math.floor(at.getTime() / 1000)

@@ -1,5 +1,5 @@
 /** emqttd's `vm`: the machine under this broker is Node.js, and the figures are Node's. */
-import type { Server } from '../server.js'
+import type { Server } from '../server/server.js'
 import { command, line } from './command.js'
 
 /** emqttd's lines of the ports are two narrower. */

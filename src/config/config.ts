@@ -10,8 +10,8 @@
  * in it is part of it, since topic filters and SQL need that.
  */
 import { readFileSync } from 'node:fs'
-import { BrokerError } from '../errors.js'
-import { nearest } from '../words.js'
+import { BrokerError } from '../base/errors.js'
+import { nearest } from '../base/suggest.js'
 import { ConfigError, type Problem, printable } from './problem.js'
 import type { Key } from './values.js'
 

@@ -1,6 +1,6 @@
 /** What is wrong in a file under etc/, and where. */
 import { relative } from 'node:path'
-import { BrokerError } from '../errors.js'
+import { BrokerError } from '../base/errors.js'
 
 export interface Problem {
   /** Path of the file, or the name of an environment variable. */

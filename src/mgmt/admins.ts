@@ -7,7 +7,7 @@ import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypt
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { hashPassword, longestPassword, verifyPassword } from '../access/password.js'
-import { BrokerError } from '../errors.js'
+import { BrokerError } from '../base/errors.js'
 
 export interface User {
   readonly username: string

@@ -6,14 +6,14 @@ import { readFileSync } from 'node:fs'
 import { createServer, type Server as HttpServer, type RequestListener } from 'node:http'
 import { createServer as createTlsServer, type Server as HttpsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
+import { BrokerError, messageOf } from '../base/errors.js'
+import type { Log } from '../base/log/log.js'
 import type { ApiOptions } from '../config/broker-options.js'
 import { showAddress } from '../config/values.js'
-import { BrokerError, messageOf } from '../errors.js'
-import type { Log } from '../log.js'
 import { watchFiles } from '../net/certificates.js'
 import type { ListenerInfo } from '../net/listener.js'
 import { accessOf, isLoopback, undressed } from '../net/peer.js'
-import { whoListens } from '../net/port-holder.js'
+import { whoListens } from '../net/port-owner.js'
 
 export interface ApiContext {
   readonly path: (relative: string) => string

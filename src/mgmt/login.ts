@@ -4,8 +4,8 @@
  * each time, for that user from that address and for the address at all. Nobody can shut
  * out a user of another address, nor one whose password was right before.
  */
-import { BrokerError } from '../errors.js'
-import type { Log } from '../log.js'
+import { BrokerError } from '../base/errors.js'
+import type { Log } from '../base/log/log.js'
 import type { Admins } from './admins.js'
 
 export interface Caller {

@@ -3,10 +3,11 @@
  * can go wrong. MQTT is what a broker is for: where the API's port is not to be had, or its
  * users cannot be read, the broker runs without it, says so, and goes on trying.
  */
+
+import { BrokerError } from '../base/errors.js'
+import type { Home } from '../base/home.js'
 import { apisOf } from '../config/broker-options.js'
-import { BrokerError } from '../errors.js'
-import type { Home } from '../home.js'
-import type { Server } from '../server.js'
+import type { Server } from '../server/server.js'
 import { Admins, firstUser } from './admins.js'
 import { ApiListener } from './listener.js'
 import { Login } from './login.js'

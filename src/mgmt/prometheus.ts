@@ -4,8 +4,8 @@
  * since it wakes the event loop a hundred times a second.
  */
 import { Counter, Gauge, type Metric, Registry } from 'prom-client'
-import type { Histogram } from '../metrics.js'
-import type { Server } from '../server.js'
+import type { Histogram } from '../observe/metrics.js'
+import type { Server } from '../server/server.js'
 
 type Values = readonly (readonly [labels: Record<string, string>, value: number])[]
 

@@ -4,7 +4,7 @@
  * what is asked, and the OpenAPI description.
  */
 import type { openPages } from '../config/broker-options.js'
-import type { Server } from '../server.js'
+import type { Server } from '../server/server.js'
 import type { Admins } from './admins.js'
 import type { Login } from './login.js'
 import type { List } from './pages.js'

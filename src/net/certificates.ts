@@ -14,7 +14,7 @@ import { chmod, lstat, mkdir, readFile, rename, rm, stat, writeFile } from 'node
 import { isIP } from 'node:net'
 import { join } from 'node:path'
 import type * as X509 from '@peculiar/x509'
-import { BrokerError, messageOf } from '../errors.js'
+import { BrokerError, messageOf } from '../base/errors.js'
 
 const fileNames = ['cacert.pem', 'cakey.pem', 'key.pem', 'cert.pem', 'client-key.pem', 'client-cert.pem'] as const
 type FileName = (typeof fileNames)[number]

@@ -5,12 +5,12 @@
  * its handler's.
  */
 import type { Duplex } from 'node:stream'
-import type { EndReason, Peer } from '../hooks.js'
-import type { Metrics } from '../metrics.js'
+import { type Rate, RateLimit } from '../base/rate-limit.js'
+import { type DeadlineWheel, now, type Watched } from '../base/timer-wheel.js'
+import type { Metrics } from '../observe/metrics.js'
+import type { EndReason, Peer } from '../plugins/hooks.js'
 import { type FrameFault, FrameReader, PacketType, type Take } from '../wire/frame.js'
-import { type DeadlineWheel, now, type Watched } from './keepalive.js'
 import { Outbox } from './outbox.js'
-import { type Rate, RateLimit } from './rate-limit.js'
 
 /** Where a connection comes from, and what its listener allows it. */
 export interface Origin {

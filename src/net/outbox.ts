@@ -5,8 +5,8 @@
  * one setImmediate.
  */
 import type { Writable } from 'node:stream'
-import type { Metrics } from '../metrics.js'
-import type { Tap } from '../trace.js'
+import type { Metrics } from '../observe/metrics.js'
+import type { Tap } from '../observe/trace/trace.js'
 import { copyBytes } from '../wire/encode.js'
 
 const first = 1024

@@ -9,7 +9,7 @@
  */
 import { isUtf8 } from 'node:buffer'
 import { isIPv4, isIPv6, type Socket, SocketAddress } from 'node:net'
-import { messageOf } from '../errors.js'
+import { messageOf } from '../base/errors.js'
 
 export interface ProxyHeader {
   /** Undefined for LOCAL, UNKNOWN and families without an IP address: the connection counts as the proxy's own. */

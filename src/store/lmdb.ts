@@ -5,7 +5,7 @@
 import { statfsSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { Worker } from 'node:worker_threads'
-import { BrokerError } from '../errors.js'
+import { BrokerError } from '../base/errors.js'
 import { PackedBatch } from './batch.js'
 import { openFile } from './lmdb-file.js'
 import type { Answer, Request } from './lmdb-writer.js'

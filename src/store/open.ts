@@ -8,7 +8,7 @@ import { spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { BrokerError, messageOf } from '../errors.js'
+import { BrokerError, messageOf } from '../base/errors.js'
 import type { Store } from './store.js'
 
 export type Sync = 'commit' | 'interval' | 'off'

@@ -4,7 +4,7 @@
  * and only written after that.
  */
 
-/** One table for each kind of record; src/delivery/records.ts says what is in them. */
+/** One table for each kind of record; src/persistence/records.ts says what is in them. */
 export const tables = ['meta', 'session', 'subscription', 'message', 'entry', 'incoming', 'retained', 'plugin'] as const
 export type Table = (typeof tables)[number]
 

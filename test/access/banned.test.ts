@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import test from 'node:test'
 import { Banned } from '../../src/access/banned.js'
-import { fileShelf } from '../../src/shelf.js'
+import { fileShelf } from '../../src/base/json-records.js'
 import { begin } from '../support/cli.js'
 import { connectPacket, makeHome, RawClient, Speaker, startServer, until } from '../support/server.js'
 

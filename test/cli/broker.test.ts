@@ -16,7 +16,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
-import { version } from '../../src/home.js'
+import { version } from '../../src/base/home.js'
 import { begin, type Ended, instance, packageRoot } from '../support/cli.js'
 import { makeHome, startServer, until } from '../support/server.js'
 

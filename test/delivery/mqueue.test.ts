@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import fc from 'fast-check'
-import { Outgoing } from '../../src/delivery/inflight.js'
 import { Message } from '../../src/delivery/message.js'
-import { MQueue, Priorities } from '../../src/delivery/mqueue.js'
+import { Outgoing } from '../../src/delivery/session/inflight.js'
+import { MQueue, Priorities } from '../../src/delivery/session/mqueue.js'
 
 const outgoing = (topic: string, qos: 0 | 1 | 2): Outgoing =>
   new Outgoing(Message.of(topic, Buffer.alloc(0)), qos, false, undefined, undefined)

@@ -5,13 +5,13 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import fc from 'fast-check'
-import type { Hub } from '../../src/delivery/hub.js'
-import { Priorities } from '../../src/delivery/mqueue.js'
-import { type Gatekeeper, Publisher } from '../../src/delivery/publisher.js'
-import { Session, type SessionLimits } from '../../src/delivery/session.js'
+import type { Hub } from '../../src/delivery/dispatcher.js'
+import { type Gatekeeper, Publisher } from '../../src/delivery/inbound.js'
+import { Priorities } from '../../src/delivery/session/mqueue.js'
+import { Session, type SessionLimits } from '../../src/delivery/session/session.js'
 import type { QoS } from '../../src/wire/frame.js'
+import { hubOf } from '../support/dispatcher.js'
 import { Host } from '../support/host.js'
-import { hubOf } from '../support/hub.js'
 import { bodyAt, type Packet, Peer, packetOf, publishOf, uint16 } from '../support/packets.js'
 
 const [PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP] = [3, 4, 5, 6, 7]

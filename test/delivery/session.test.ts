@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
-import { Inflight, Outgoing } from '../../src/delivery/inflight.js'
 import { Message } from '../../src/delivery/message.js'
-import { Priorities } from '../../src/delivery/mqueue.js'
-import { Session, type SessionLimits } from '../../src/delivery/session.js'
+import { Inflight, Outgoing } from '../../src/delivery/session/inflight.js'
+import { Priorities } from '../../src/delivery/session/mqueue.js'
+import { Session, type SessionLimits } from '../../src/delivery/session/session.js'
 import type { QoS } from '../../src/wire/frame.js'
 import { encodeProperties } from '../../src/wire/properties.js'
 import { Reason } from '../../src/wire/reason-codes.js'
+import { hubOf } from '../support/dispatcher.js'
 import { Host } from '../support/host.js'
-import { hubOf } from '../support/hub.js'
 import { ids, type Packet, Peer, payloads } from '../support/packets.js'
 
 const [PUBLISH, PUBREL] = [3, 6]

@@ -5,11 +5,11 @@ import { request as httpsRequest } from 'node:https'
 import net from 'node:net'
 import test from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { createLog } from '../../src/base/log/log.js'
 import { startBroker } from '../../src/index.js'
-import { createLog } from '../../src/log.js'
 import { Management } from '../../src/mgmt/management.js'
-import { Server } from '../../src/server.js'
-import { readSettings } from '../../src/settings.js'
+import { Server } from '../../src/server/server.js'
+import { readSettings } from '../../src/server/settings.js'
 import { ask, basic, startWithApi } from '../support/api.js'
 import { instance } from '../support/cli.js'
 import { client, makeHome, startServer, until } from '../support/server.js'
@@ -21,7 +21,7 @@ async function loaded(home: string): Promise<{ start: string[]; asked: string[];
   const program = `
     import { createRequire } from 'node:module'
     import { startBroker } from '${built}src/index.js'
-    import { Server } from '${built}src/server.js'
+    import { Server } from '${built}src/server/server.js'
     const modules = () => [...new Set(Object.keys(createRequire('${built}src/index.js').cache)
       .map(file => /node_modules\\/(fastify|prom-client|find-my-way)\\//.exec(file)?.[1]))].filter(Boolean)
     let server

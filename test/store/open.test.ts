@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFile
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
-import type { BrokerError } from '../../src/errors.js'
+import type { BrokerError } from '../../src/base/errors.js'
 import { format, openStore } from '../../src/store/open.js'
 import type { Store } from '../../src/store/store.js'
 

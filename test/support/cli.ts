@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { Home } from '../../src/home.js'
+import { Home } from '../../src/base/home.js'
 import { type ServerFiles, until } from './server.js'
 
 export const packageRoot = fileURLToPath(new URL('../../..', import.meta.url))

@@ -1,6 +1,6 @@
 /** A store on a disk that fails as it is told to. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { BrokerError } from '../../src/errors.js'
+import { BrokerError } from '../../src/base/errors.js'
 import { type Opened, openStore } from '../../src/store/open.js'
 import type { Batch, Store } from '../../src/store/store.js'
 

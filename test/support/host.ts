@@ -1,6 +1,7 @@
 /** Whom sessions tell and ask, with a clock that a test turns. */
-import type { Session, SessionHost } from '../../src/delivery/session.js'
-import type { Watched } from '../../src/net/keepalive.js'
+
+import type { Watched } from '../../src/base/timer-wheel.js'
+import type { Session, SessionHost } from '../../src/delivery/session/session.js'
 
 const tickMs = 100
 

@@ -1,8 +1,8 @@
 /** The other end of a data plane without sockets: packets for the broker by hand, and what it sends, decoded. */
 import { Writable } from 'node:stream'
-import type { Link } from '../../src/delivery/link.js'
-import { Metrics } from '../../src/metrics.js'
+import type { Link } from '../../src/delivery/session/link.js'
 import { Outbox } from '../../src/net/outbox.js'
+import { Metrics } from '../../src/observe/metrics.js'
 import type { QoS } from '../../src/wire/frame.js'
 import { encodeProperties, lengthBytes, type Properties, sized } from '../../src/wire/properties.js'
 

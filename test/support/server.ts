@@ -5,10 +5,10 @@ import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
 import { AdminClient } from '../../src/admin/client.js'
-import { Home } from '../../src/home.js'
-import { createLog } from '../../src/log.js'
-import { Server } from '../../src/server.js'
-import { readSettings } from '../../src/settings.js'
+import { Home } from '../../src/base/home.js'
+import { createLog } from '../../src/base/log/log.js'
+import { Server } from '../../src/server/server.js'
+import { readSettings } from '../../src/server/settings.js'
 
 export interface Running {
   readonly home: Home

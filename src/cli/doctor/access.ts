@@ -1,13 +1,13 @@
 /** Who may come in and do what, where the configuration leaves that open; and whether the plugins that judge it can. */
 import { isIP } from 'node:net'
 import { AdminClient } from '../../admin/client.js'
+import { version } from '../../base/home.js'
+import { createLog } from '../../base/log/log.js'
 import { type ListenerOptions, listenersOf } from '../../config/broker-options.js'
 import { showAddress, within } from '../../config/values.js'
-import { version } from '../../home.js'
-import { Hooks } from '../../hooks.js'
-import { createLog } from '../../log.js'
-import { PluginHost, pluginPaths } from '../../plugins.js'
-import { Spaces } from '../../store/spaces.js'
+import { Hooks } from '../../plugins/hooks.js'
+import { PluginHost, pluginPaths } from '../../plugins/host.js'
+import { Spaces } from '../../store/plugin-storage.js'
 import { type Check, type Finding, needsConfig, type Scene } from './finding.js'
 
 const loopback = within([

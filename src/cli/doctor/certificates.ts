@@ -2,8 +2,8 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { messageOf } from '../../base/errors.js'
 import { listenersOf, type TlsOptions } from '../../config/broker-options.js'
-import { messageOf } from '../../errors.js'
 import { certificateDaysLeft } from '../../net/certificates.js'
 import { type Check, type Finding, needsConfig, type Scene } from './finding.js'
 

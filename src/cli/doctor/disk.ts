@@ -1,7 +1,7 @@
 /** Room for what the broker writes: the log, what it remembers, and the store. */
 import { accessSync, constants, existsSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { messageOf } from '../../errors.js'
+import { messageOf } from '../../base/errors.js'
 import { bytes, type Check, type Finding, type Scene, sizeOf } from './finding.js'
 import { store } from './store.js'
 

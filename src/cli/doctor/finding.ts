@@ -1,8 +1,8 @@
 /** What a check of `broker doctor` is given, and what it answers. */
 import { readdirSync, type StatsFs, statSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Home } from '../../home.js'
-import type { Settings } from '../../settings.js'
+import type { Home } from '../../base/home.js'
+import type { Settings } from '../../server/settings.js'
 import type { Pong } from '../daemon.js'
 
 /** From harmless to grave; `unknown` is what cannot be told here, and counts for nothing. */

@@ -3,7 +3,7 @@ import { createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { apisOf, type ListenerOptions, listenersOf } from '../../config/broker-options.js'
 import { showAddress } from '../../config/values.js'
-import { whoListens } from '../../net/port-holder.js'
+import { whoListens } from '../../net/port-owner.js'
 import { type Check, type Finding, needsConfig, type Scene } from './finding.js'
 
 /** Where many processes run, looking through their files takes longer than anybody waits for. */

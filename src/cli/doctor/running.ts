@@ -1,8 +1,8 @@
 /** The configuration, the broker that runs or does not, and the pm2 that keeps it. */
 import { statSync } from 'node:fs'
 import { AdminClient } from '../../admin/client.js'
-import { version } from '../../home.js'
-import { holderOf } from '../../lock.js'
+import { version } from '../../base/home.js'
+import { holderOf } from '../../base/lock.js'
 import { wordOf } from '../failure.js'
 import { lastLines } from '../logs.js'
 import type { Check, Finding, Scene } from './finding.js'

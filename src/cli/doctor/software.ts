@@ -2,8 +2,8 @@
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
-import { messageOf } from '../../errors.js'
-import { packageRoot } from '../../home.js'
+import { messageOf } from '../../base/errors.js'
+import { packageRoot } from '../../base/home.js'
 import type { Check, Finding, Scene } from './finding.js'
 
 interface Manifest {

@@ -1,7 +1,7 @@
 /** The store: what it takes, whether it can grow, be copied and be relied on, and what lies about of others before it. */
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { lastBackup } from '../../store/care.js'
+import { lastBackup } from '../../store/maintenance.js'
 import { dataFile, restoredFile } from '../../store/open.js'
 import { bytes, type Finding, needsConfig, type Scene, sizeOf } from './finding.js'
 

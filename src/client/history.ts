@@ -1,0 +1,123 @@
+/**
+ * The last connections of each client id and address, and how each ended, for who asks
+ * later why a client is not there.
+ *
+ * Bounded twice: so many of one id (or of one address, where no id was said), and so
+ * many in all, of which those go first whose id was not seen for the longest time. With
+ * texts cut to what fits a line, all of it takes some 6 MiB, and 15 at the worst.
+ */
+import type { EndReason, Peer } from '../plugins/hooks.js'
+import type { Front } from './channel.js'
+
+const ofEach = 10
+const inAll = 10_000
+/** Characters of what a client chose. */
+const longest = 200
+
+export interface Attempt {
+  readonly at: Date
+  /** '' when it said none. */
+  readonly clientId: string
+  readonly username: string | undefined
+  readonly peer: Peer
+  readonly listener: string
+  /** Of MQTT, 3 to 5; 0 when it did not get as far as to say. */
+  readonly version: number
+  readonly accepted: boolean
+  /** While the connection lasts, undefined. */
+  endedAt: Date | undefined
+  end: EndReason | 'turned_away' | undefined
+  why: string | undefined
+}
+
+export class Attempts {
+  /** Those of an id together, the id that was seen last at the end. */
+  readonly #by = new Map<string, Attempt[]>()
+  #count = 0
+
+  get size(): number {
+    return this.#count
+  }
+
+  add(attempt: Attempt): Attempt {
+    const clientId = cut(attempt.clientId)
+    const kept = {
+      ...attempt,
+      clientId,
+      username: attempt.username && cut(attempt.username),
+      why: attempt.why && cut(attempt.why)
+    }
+    const key = clientId === '' ? `@${attempt.peer.address}` : `=${clientId}`
+    const list = this.#by.get(key) ?? []
+    this.#by.delete(key)
+    this.#by.set(key, list)
+    list.push(kept)
+    if (list.length > ofEach) list.shift()
+    else this.#count++
+    while (this.#count > inAll) {
+      const [oldest, its] = this.#by.entries().next().value!
+      its.shift()
+      this.#count--
+      if (its.length === 0) this.#by.delete(oldest)
+    }
+    return kept
+  }
+
+  made(front: Front, accepted: boolean): Attempt {
+    const { peer, listener } = front.connection.origin
+    return this.add({
+      at: front.connection.began,
+      clientId: front.claimedId,
+      username: front.suspect.username,
+      peer,
+      listener,
+      version: front.spoken,
+      accepted,
+      endedAt: undefined,
+      end: undefined,
+      why: undefined
+    })
+  }
+
+  /** Its connection is over, whether it got in or not. */
+  over(front: Front): void {
+    const attempt = front.attempt ?? this.made(front, false)
+    const end = front.connection.reason ?? 'closed'
+    attempt.endedAt = new Date()
+    attempt.end = end
+    const silent = end === 'keepalive_timeout' ? `its keep alive is ${front.identity?.client.keepAlive} s` : undefined
+    attempt.why = (front.why ?? silent)?.slice(0, longest)
+  }
+
+  /** It did not get as far as MQTT. */
+  turnedAway(listener: string, peer: Peer, why: string): void {
+    const now = new Date()
+    this.add({
+      at: now,
+      clientId: '',
+      username: undefined,
+      peer,
+      listener,
+      version: 0,
+      accepted: false,
+      endedAt: now,
+      end: 'turned_away',
+      why
+    })
+  }
+
+  /** Of a client id or an address, the oldest first. */
+  of(who: string, address: string | undefined): Attempt[] {
+    const its = this.#by.get(`=${cut(who)}`) ?? []
+    if (address === undefined) return [...its]
+    const found = [...this.#by.values()].flatMap(list =>
+      list.filter(attempt => attempt.peer.address === address || attempt.clientId === who)
+    )
+    return found.sort((a, b) => a.at.getTime() - b.at.getTime())
+  }
+}
+
+/** A copy: a part of a long text would keep all of it. */
+function cut(text: string): string {
+  return text.length <= longest ? text : Buffer.from(`${text.slice(0, longest - 1)}…`).toString()
+}

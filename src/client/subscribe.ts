@@ -1,0 +1,105 @@
+/**
+ * SUBSCRIBE and UNSUBSCRIBE, once aedes has judged them: what they change in the hub, a
+ * code for each filter in the order of the packet, and what is to be on disk before the
+ * client is answered. Retained messages follow the answer.
+ */
+
+import type { Session } from '../delivery/session/session.js'
+import type { Receipt } from '../persistence/persistence.js'
+import { sayReason } from '../wire/describe.js'
+import { type Subscribe, suback, type Unsubscribe, unsuback, type Version } from '../wire/packets.js'
+import { PacketError, Reason, type ReasonCode } from '../wire/reason-codes.js'
+import { levelsOf, mounted, splitShared } from '../wire/topic.js'
+import type { Control, Front } from './channel.js'
+
+/** Done as far as the process goes. */
+export interface Settled {
+  /** Open while it is not on disk. */
+  readonly receipt: Receipt | undefined
+  /** Makes the packet that says what came of it; once the receipt is settled. */
+  answer(): Buffer
+  /** What follows the answer. */
+  after?(): void
+}
+
+/** A SUBACK that the client does not take cannot be left out [MQTT-3.8.4-1]: it is told so before anything is done. */
+export function checkAnswer(codes: number, maximumPacketSize: number): void {
+  if (maximumPacketSize === Number.POSITIVE_INFINITY) return
+  if (suback(5, 1, new Array(codes).fill(0)).length <= maximumPacketSize) return
+  throw new PacketError(Reason.PACKET_TOO_LARGE, 'the answer is over the Maximum Packet Size of the client')
+}
+
+/** @param granted aedes' code for each filter, in the order of the packet [MQTT-3.8.4-6]. */
+export function subscribe(
+  front: Front,
+  session: Session,
+  version: Version,
+  { packetId, requests, identifier }: Subscribe,
+  granted: Buffer,
+  control: Control
+): Settled {
+  const { hub, options } = control
+  const refusal = (reason: ReasonCode): number => (version === 5 ? reason : 0x80)
+  const feeds: (() => void)[] = []
+  const added: string[] = []
+  hub.keeper?.gather()
+  const codes = requests.map((request, i) => {
+    const { qos, noLocal, retainAsPublished, retainHandling } = request
+    const filter = mounted(front.mountpoint, request.filter)
+    const refused = (reason: ReasonCode): number => {
+      session.refuse(filter, sayReason(reason))
+      return refusal(reason)
+    }
+    if (granted[i] === 0x80) return refused(Reason.NOT_AUTHORIZED)
+    if (levelsOf(splitShared(request.filter).filter) > options.maxTopicLevels)
+      return refused(Reason.TOPIC_FILTER_INVALID)
+    const full = options.maxSubscriptions > 0 && session.subscriptions.size >= options.maxSubscriptions
+    if (full && !session.subscriptions.has(filter)) return refused(Reason.QUOTA_EXCEEDED)
+    const subscription = { subscriber: session, filter, qos, noLocal, retainAsPublished, identifier }
+    const { isNew } = hub.subscribe(subscription)
+    session.refusals?.forget(filter)
+    if (isNew) added.push(filter)
+    control.subscribed(front, request.filter, qos)
+    const shared = splitShared(filter).group !== undefined // no retained messages (MQTT 5, section 4.8.2)
+    if (!shared && (retainHandling === 0 || (retainHandling === 1 && isNew))) {
+      feeds.push(() => session.feed(hub.retainedFor(subscription)))
+    }
+    return qos
+  })
+  const receipt = hub.keeper?.gathered()
+  const isKept = (): boolean => receipt?.failed !== true
+  return {
+    receipt,
+    answer() {
+      if (!isKept()) for (const filter of added) hub.unsubscribe(session, filter)
+      hub.metrics.subackSent++
+      return suback(version, packetId, isKept() ? codes : codes.map(() => refusal(Reason.QUOTA_EXCEEDED)))
+    },
+    after() {
+      if (isKept()) for (const feed of feeds) feed()
+    }
+  }
+}
+
+export function unsubscribe(
+  front: Front,
+  session: Session,
+  version: Version,
+  { packetId, filters }: Unsubscribe,
+  control: Control
+): Settled {
+  const { hub } = control
+  hub.keeper?.gather()
+  const codes = filters.map(filter => {
+    const was = hub.unsubscribe(session, mounted(front.mountpoint, filter))
+    if (was) control.unsubscribed(front, filter)
+    return was ? Reason.SUCCESS : Reason.NO_SUBSCRIPTION_EXISTED
+  })
+  return {
+    receipt: hub.keeper?.gathered(),
+    answer() {
+      hub.metrics.unsubackSent++
+      return unsuback(version, packetId, codes)
+    }
+  }
+}

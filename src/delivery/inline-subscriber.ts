@@ -1,0 +1,54 @@
+/**
+ * A subscriber inside the program that the broker is embedded in. To the router it is
+ * a session like any other; what it is given is handed on at once, and after what is
+ * being routed is with everybody.
+ */
+import type { QoS } from '../wire/frame.js'
+import { splitShared } from '../wire/topic.js'
+import type { Hub } from './dispatcher.js'
+import type { Message } from './message.js'
+import { Session } from './session/session.js'
+
+type Take = (message: Message, qos: QoS, retain: boolean) => void
+
+/** What is retained under the filter comes first. Returns what ends the subscription: nothing is handed on after that. */
+export function tap(hub: Hub, filter: string, take: Take): () => void {
+  let isOver = false
+  const subscriber = new Tap((message, qos, retain) => {
+    if (!isOver) take(message, qos, retain)
+  })
+  const options = { noLocal: false, retainAsPublished: true, identifier: 0 }
+  const subscription = { subscriber, filter, qos: 2 as const, ...options }
+  hub.subscribe(subscription)
+  if (splitShared(filter).group === undefined) {
+    for (const { message, qos } of hub.retainedFor(subscription)) subscriber.deliver(message, qos, true)
+  }
+  return () => {
+    isOver = true
+    hub.unsubscribe(subscriber, filter)
+  }
+}
+
+const limits = { maxInflight: 0, maxQueued: 0, storeQos0: false }
+
+class Tap extends Session {
+  readonly #take: Take
+
+  constructor(take: Take) {
+    super('$embedded', limits)
+    this.#take = take
+  }
+
+  override get online(): boolean {
+    return true
+  }
+
+  override get ready(): boolean {
+    return true
+  }
+
+  override deliver(message: Message, qos: QoS, retain: boolean): void {
+    const kept = message.kept()
+    queueMicrotask(() => this.#take(kept, qos, retain))
+  }
+}

@@ -1,0 +1,79 @@
+/**
+ * What an operator asks of a client, who may be there or made up: may it do this, would it
+ * come in, why did it not get that. The answers are those that the client would meet, and
+ * nothing comes of asking.
+ */
+import type { Access, AclExplanation, LoginTrial } from '../../access/access.js'
+import type { Suspect } from '../../access/banned.js'
+import { BrokerError } from '../../base/errors.js'
+import type { Front } from '../../client/channel.js'
+import type { Sessions } from '../../client/sessions.js'
+import type { Hub } from '../../delivery/dispatcher.js'
+import { addressIn, isLoopback } from '../../net/peer.js'
+import type { Action, ClientInfo } from '../../plugins/hooks.js'
+import { explainMessage, type MessageExplanation, type MessageQuestion } from './message.js'
+
+export interface Known {
+  readonly access: Access
+  readonly hub: Hub
+  readonly sessions: Sessions
+  /** The connected clients. */
+  readonly online: ReadonlyMap<string, Front>
+  readonly isTopic: (topic: string) => boolean
+}
+
+export class Inquiries {
+  readonly #known: Known
+
+  constructor(known: Known) {
+    this.#known = known
+  }
+
+  /** Why a client may or may not do something; one that is not connected is made up of what is said of it. */
+  async explainAcl(who: Partial<Suspect>, action: Action, topic: string): Promise<AclExplanation> {
+    const { access, online } = this.#known
+    const front = who.clientId === undefined ? undefined : online.get(who.clientId)
+    const isReal = front !== undefined && who.username === undefined && who.address === undefined
+    const identity = isReal ? front.identity! : access.identity(madeUp(who), false)
+    if (action === 'publish' && topic.startsWith('$SYS/')) {
+      return { allowed: false, by: "$SYS is the broker's own", cached: null, rules: [] }
+    }
+    return await access.explain(identity, action, topic)
+  }
+
+  /** Why a client did not get a message, or would not. */
+  async whyMessage(question: MessageQuestion): Promise<MessageExplanation> {
+    const { clientId, topic } = question
+    const { hub, sessions, online, isTopic } = this.#known
+    if (!isTopic(topic)) throw new BrokerError('BAD_REQUEST', `not a topic: "${topic}"`)
+    return await explainMessage(question, {
+      hub,
+      session: sessions.get(clientId),
+      mountpoint: online.get(clientId)?.mountpoint ?? '',
+      isOnline: id => online.has(id),
+      acl: (id, action, what) => this.explainAcl({ clientId: id }, action, what)
+    })
+  }
+
+  /** What a login would come to. */
+  async tryLogin(who: Partial<Suspect>, password: string | undefined): Promise<LoginTrial> {
+    return await this.#known.access.tryLogin(madeUp(who), password === undefined ? undefined : Buffer.from(password))
+  }
+}
+
+/** A client that might be. */
+function madeUp({ clientId = '', username, address = '127.0.0.1' }: Partial<Suspect>): ClientInfo {
+  const spelled = addressIn(address)
+  if (spelled === undefined) throw new BrokerError('BAD_REQUEST', `expected an IP address, got "${address}"`)
+  return {
+    clientId,
+    username,
+    peer: { address: spelled, port: 0 },
+    local: isLoopback(spelled),
+    listener: 'tcp:none',
+    cleanSession: true,
+    keepAlive: 0,
+    protocolVersion: 4,
+    connectedAt: new Date()
+  }
+}

@@ -1,0 +1,276 @@
+import assert from 'node:assert/strict'
+import test from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Message } from '../../src/delivery/message.js'
+import { Outgoing } from '../../src/delivery/session/inflight.js'
+import { Session } from '../../src/delivery/session/session.js'
+import { Keeper, type Keeping, type Receipt, SessionKeep } from '../../src/persistence/persistence.js'
+import { decodeEntry, decodeMessage, pairKey, textKey } from '../../src/persistence/records.js'
+import type { Batch, Store, Table } from '../../src/store/store.js'
+import { usualTimes } from '../../src/store/write-queue.js'
+import { hubOf } from '../support/dispatcher.js'
+import { until } from '../support/server.js'
+
+/** What is on it is in a map; a commit ends when the test says so, or at once. */
+class Disk {
+  readonly records = new Map<string, Buffer>()
+  /** The tables of each batch, in order. */
+  readonly batches: string[][] = []
+  isManual = false
+  end: (err?: Error) => void = () => {}
+
+  async commit(fill: (batch: Batch) => void): Promise<void> {
+    const changes: [string, Buffer | undefined][] = []
+    const at = (table: Table, key: Uint8Array): string => `${table} ${Buffer.from(key).toString('hex')}`
+    fill({
+      put: (table, key, value) => void changes.push([at(table, key), Buffer.from(value)]),
+      delete: (table, key) => void changes.push([at(table, key), undefined])
+    })
+    this.batches.push(changes.map(([name, value]) => `${value === undefined ? '-' : ''}${name.split(' ')[0]}`))
+    if (this.isManual) {
+      await new Promise<void>((resolve, reject) => {
+        this.end = err => (err === undefined ? resolve() : reject(err))
+      })
+    }
+    for (const [name, value] of changes) value === undefined ? this.records.delete(name) : this.records.set(name, value)
+  }
+
+  get(table: Table, key: Uint8Array): Buffer | undefined {
+    return this.records.get(`${table} ${Buffer.from(key).toString('hex')}`)
+  }
+
+  async batch(count: number): Promise<void> {
+    await until(`${count} batches`, () => this.batches.length >= count)
+  }
+}
+
+const limits = { maxInflight: 10, maxQueued: 0, storeQos0: false }
+const broken = new Error('disk')
+
+function made({ isManual = false } = {}) {
+  const disk = new Disk()
+  disk.isManual = isManual
+  const store = disk as unknown as Store
+  const keeper = new Keeper(store, { failed: () => {}, recovered: () => {} }, { times: { ...usualTimes, retry: 20 } })
+  const hub = hubOf({ shareStrategy: 'sticky' }, keeper)
+  const session = (id: string, filter: string, qos: 1 | 2 = 2): Session => {
+    const made = new Session(id, limits)
+    made.keep = new SessionKeep(keeper, id, made)
+    hub.subscribe({ subscriber: made, filter, qos, noLocal: false, retainAsPublished: false, identifier: 0 })
+    return made
+  }
+  const publish = (
+    topic: string,
+    payload: string,
+    { qos = 1 as 0 | 1 | 2, retain = false } = {}
+  ): Receipt | undefined => {
+    keeper.gather()
+    hub.publish(Message.of(topic, Buffer.from(payload), { qos, retain }))
+    return keeper.gathered()
+  }
+  return { disk, keeper, hub, session, publish }
+}
+
+/** A session as the keeper sees it. */
+function keeping() {
+  const told: string[] = []
+  const of: Keeping = {
+    pump: () => void told.push('pump'),
+    withdraw: () => {
+      told.push('withdraw')
+      return true
+    },
+    released: () => void told.push('released')
+  }
+  return { told, of }
+}
+
+const outgoing = (qos: 1 | 2, payload = 'x', message = Message.of('t', Buffer.from(payload), { qos })): Outgoing =>
+  new Outgoing(message, qos, false, undefined, undefined)
+
+test('Keeper writes nothing of a QoS 1 message that is acknowledged in time, and settles its receipt', async () => {
+  const { disk, keeper } = made()
+  const keep = new SessionKeep(keeper, 'c', keeping().of)
+  keeper.gather()
+  const one = outgoing(1)
+  keep.add(one, true)
+  const receipt = keeper.gathered()!
+  assert(receipt.isOpen)
+  one.entry!.forget()
+  assert(!receipt.isOpen && !receipt.failed)
+  await sleep(40)
+  assert.deepEqual(disk.batches.flat(), [])
+  assert.equal(keeper.journal.spared, 1)
+})
+
+test('Keeper: QoS 2 may be sent when it is on disk, and PUBREL when PUBREC is', async () => {
+  const { disk, keeper } = made({ isManual: true })
+  const { told, of } = keeping()
+  const keep = new SessionKeep(keeper, 'c', of)
+  const one = outgoing(2)
+  keep.add(one, true)
+  await disk.batch(1)
+  assert(!one.entry!.isSafe)
+  disk.end()
+  await until('it may be sent', () => told.length === 1)
+  assert(one.entry!.isSafe)
+  one.received = true
+  one.entry!.received()
+  await disk.batch(2)
+  assert.deepEqual(told, ['pump'])
+  disk.end()
+  await until('PUBREL', () => told.length === 2)
+  assert.deepEqual(told, ['pump', 'released'])
+  assert.equal(decodeEntry(disk.get('entry', pairKey(keep.id, 1))!).message, undefined)
+})
+
+test('Keeper: PUBREL that waited is sent by who forgets the record meanwhile', async () => {
+  const { disk, keeper } = made({ isManual: true })
+  const keep = new SessionKeep(keeper, 'c', keeping().of)
+  const one = outgoing(2)
+  keep.add(one, true)
+  await disk.batch(1)
+  disk.end()
+  await until('it is written', () => one.entry!.isSafe)
+  one.received = true
+  one.entry!.received()
+  assert(one.entry!.isReleasing)
+  one.entry!.forget() // the session ends with its connection from now on
+  assert(!one.entry!.isReleasing)
+})
+
+test('Keeper writes an incoming QoS 2 message and what became of it in one batch, though it waits for QoS 1', async () => {
+  const { disk, keeper } = made()
+  const [from, to] = [keeping().of, keeping().of].map((of, i) => new SessionKeep(keeper, `c${i}`, of))
+  for (let unit = 0; unit < 2000; unit++) {
+    keeper.gather()
+    from!.incoming(unit + 1)
+    to!.add(outgoing(1), true)
+    to!.add(outgoing(2), true)
+    keeper.gathered()
+  }
+  await until('all', () => disk.batches.flat().length === 6000)
+  assert(disk.batches.length > 1)
+  for (const batch of disk.batches) {
+    const count = (table: string): number => batch.filter(name => name === table).length
+    assert.equal(count('entry'), 2 * count('incoming'))
+  }
+})
+
+test('Keeper: packet ids follow from the place in the order, over a restart too', () => {
+  const { keeper } = made()
+  const keep = new SessionKeep(keeper, 'c', keeping().of)
+  const ids = [1, 2, 3].map(() => {
+    const one = outgoing(2)
+    keep.add(one, false)
+    return one.packetId
+  })
+  const again = new SessionKeep(keeper, 'c', keeping().of, { id: 1 })
+  const restored = ids.slice(1).map((_, i) => {
+    const one = outgoing(2)
+    again.restored(one, i + 2)
+    return one.packetId
+  })
+  assert.deepEqual(restored, ids.slice(1))
+  const next = outgoing(1)
+  again.add(next, false)
+  assert.equal(next.packetId, ids[2]! + 1)
+})
+
+test('Keeper: a message for several is written once, and again when its batch failed, whoever had it meanwhile', async () => {
+  const { disk, keeper } = made({ isManual: true })
+  const keeps = ['a', 'b', 'c'].map(id => new SessionKeep(keeper, id, { ...keeping().of, withdraw: () => false }))
+  const message = Message.of('t', Buffer.from('x'), { qos: 1 })
+  const all = keeps.map(keep => {
+    const one = outgoing(1, '', message)
+    keep.add(one, false)
+    return one
+  })
+  await disk.batch(1)
+  assert.deepEqual(disk.batches[0], ['message', 'entry', 'entry', 'entry'])
+  all[0]!.entry!.forget() // acknowledged while it is being written
+  disk.end(broken)
+  await disk.batch(2)
+  disk.end()
+  await until('they are written', () => disk.get('entry', pairKey(keeps[2]!.id, 1)) !== undefined)
+  const number = decodeEntry(disk.get('entry', pairKey(keeps[1]!.id, 1))!).message as number
+  const key = Buffer.alloc(6)
+  key.writeUIntBE(number, 0, 6)
+  assert.equal(decodeMessage(disk.get('message', key)!, 0).payload.toString(), 'x')
+})
+
+test('Keeper: what cannot be kept is withdrawn and its publisher told; what moves between sessions is tried again', async () => {
+  const { disk, keeper, hub, session, publish } = made({ isManual: true })
+  const group = ['a', 'b'].map(id => session(id, '$share/g/t', 1))
+  await disk.batch(1)
+  disk.end()
+  publish('t', 'acknowledged')
+  await disk.batch(2)
+  disk.end()
+  await until('it is with one', () => group.some(({ queueLength }) => queueLength === 1))
+  const [first, second] = group[0]!.queueLength === 1 ? [group[0]!, group[1]!] : [group[1]!, group[0]!]
+  await sleep(10)
+  disk.end()
+  keeper.gather()
+  hub.end(first) // a clean start, whose CONNACK waits
+  const moved = keeper.gathered()
+  const refused = publish('t', 'refused')!
+  await disk.batch(3)
+  disk.end(broken)
+  await until('the publisher is told', () => !refused.isOpen)
+  assert(refused.failed && moved?.failed !== true)
+  assert.deepEqual(
+    second.waiting().map(({ message }) => message.payload.toString()),
+    ['acknowledged']
+  )
+})
+
+test('Keeper: retained messages of one topic join, and go back together when they cannot be kept', async () => {
+  const { disk, hub, publish } = made({ isManual: true })
+  publish('t', 'kept', { retain: true })
+  await disk.batch(1)
+  disk.end()
+  await until('it is written', () => disk.get('retained', textKey('t')) !== undefined)
+  const receipts = ['one', 'two'].map(payload => publish('t', payload, { retain: true })!)
+  await disk.batch(2)
+  receipts.push(publish('t', 'three', { retain: true })!)
+  assert.deepEqual(disk.batches[1], ['retained'])
+  disk.end(broken)
+  await until('all are told', () => receipts.every(({ isOpen, failed }) => !isOpen && failed))
+  assert.equal(hub.retained.get('t')!.payload.toString(), 'kept')
+  await disk.batch(3)
+  disk.end()
+  await sleep(5)
+  assert.equal(decodeMessage(disk.get('retained', textKey('t'))!, 0).payload.toString(), 'kept')
+})
+
+test('Keeper: who clears a topic that is being cleared waits for the same', async () => {
+  const { disk, publish } = made({ isManual: true })
+  publish('t', 'kept', { retain: true })
+  await disk.batch(1)
+  disk.end()
+  await until('it is written', () => disk.get('retained', textKey('t')) !== undefined)
+  const first = publish('t', '', { retain: true })!
+  await disk.batch(2)
+  const second = publish('t', '', { retain: true })
+  assert(first.isOpen && second?.isOpen)
+  disk.end()
+  await disk.batch(3)
+  assert(!first.isOpen && second.isOpen)
+  disk.end()
+  await until('it is cleared', () => !second.isOpen)
+})
+
+test('SessionKeep.changed() is waited for by who asks for it, though it was changed before', async () => {
+  const { disk, keeper } = made({ isManual: true })
+  const keep = new SessionKeep(keeper, 'c', keeping().of)
+  keep.record = () => Buffer.from('record')
+  keep.changed()
+  keeper.gather()
+  keep.changed()
+  const receipt = keeper.gathered()!
+  await disk.batch(1)
+  assert(receipt.isOpen)
+  disk.end()
+  await until('it is on disk', () => !receipt.isOpen)
+})
