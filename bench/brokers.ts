@@ -5,7 +5,7 @@ import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { nodeArguments } from '../src/cli/daemon.js'
+import { nodeArguments } from '../src/cli/pm2/host.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 

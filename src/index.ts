@@ -10,11 +10,11 @@ import { BrokerError } from './base/errors.js'
 import { Home } from './base/home.js'
 import { fileSinks } from './base/log/files.js'
 import { createLog, type LogRoot, type Sink } from './base/log/log.js'
-import { brokerSchema, type GivenBrokerOptions, type LogOptions } from './config/broker-options.js'
-import { optionsFrom } from './config/config.js'
+import { brokerSchema, type GivenBrokerOptions, type LogOptions } from './config/broker-keys.js'
+import { optionsFrom } from './config/schema.js'
 import type { ListenerInfo } from './net/listener.js'
 import type { ClientInfo, Handler, HookName, HookScope, Message } from './plugins/hooks.js'
-import type { Brought } from './plugins/host.js'
+import type { ProvidedPlugin } from './plugins/host.js'
 import type { Report } from './server/reload.js'
 import { Server, type StopMode } from './server/server.js'
 import { readSettings, type Settings } from './server/settings.js'
@@ -26,7 +26,7 @@ export interface StartBrokerOptions extends Omit<GivenBrokerOptions, 'log'> {
    */
   readonly home?: string
   /** Plugins of the program, loaded before the listeners open. */
-  readonly plugins?: readonly Brought[]
+  readonly plugins?: readonly ProvidedPlugin[]
   /** Takes the log's lines; without it and without a home nothing is logged. */
   readonly log?: Sink
 }
@@ -100,11 +100,11 @@ export async function startBroker({
   return {
     port: name => portOf(server, name),
     listeners: () => server.listeners.map(l => l.info()),
-    clients: () => server.broker.clients(),
-    kick: clientId => server.broker.kick(clientId),
+    clients: () => server.clients.clients(),
+    kick: clientId => server.clients.kick(clientId),
     publish: ({ topic, payload = '', qos = 0, retain = false }) =>
-      server.broker.publish({ topic, payload: Buffer.from(payload as Uint8Array), qos, retain }),
-    subscribe: (filter, handler) => server.broker.tap(filter, handler),
+      server.clients.publish({ topic, payload: Buffer.from(payload as Uint8Array), qos, retain }),
+    subscribe: (filter, handler) => server.clients.subscribeInline(filter, handler),
     reload: async () => {
       if (server.reloads === undefined)
         throw new BrokerError('BAD_REQUEST', 'a broker without a home has no files to read')
@@ -136,8 +136,9 @@ export type { ListenerInfo } from './net/listener.js'
 export { type Plugin, type PluginContext, plugin, type Running } from './plugin.js'
 export type {
   Action,
+  AuthExchange,
+  AuthStep,
   ClientInfo,
-  Conversation,
   EndReason,
   Explained,
   ExplainedRule,
@@ -146,9 +147,8 @@ export type {
   HookName,
   HookScope,
   Message,
-  Peer,
-  Turn
+  Peer
 } from './plugins/hooks.js'
-export type { Brought } from './plugins/host.js'
+export type { ProvidedPlugin } from './plugins/host.js'
 export type { Change, Report } from './server/reload.js'
 export type { StopMode } from './server/server.js'

@@ -6,7 +6,7 @@
  */
 
 import type { Log } from './base/log/log.js'
-import type { Options, Schema } from './config/config.js'
+import type { Options, Schema } from './config/schema.js'
 import type { HookScope } from './plugins/hooks.js'
 import type { Space } from './store/plugin-storage.js'
 
@@ -56,7 +56,7 @@ export function plugin<const S extends Schema>(definition: Plugin<S>): Plugin<S>
 
 export { BrokerError } from './base/errors.js'
 export type { Log } from './base/log/log.js'
-export { named, type Options, type Schema } from './config/config.js'
+export { named, type Options, type Schema } from './config/schema.js'
 export * from './config/values.js'
 export type * from './plugins/hooks.js'
 export type { Space } from './store/plugin-storage.js'

@@ -5,8 +5,8 @@ import { join } from 'node:path'
 import test from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { parseAcl } from '../src/access/acl-file.js'
-import { brokerConf, brokerSchema } from '../src/config/broker-options.js'
-import { describeKeys, parseConfig, type ReadOptions, readConfig, type Schema } from '../src/config/config.js'
+import { brokerConf, brokerSchema } from '../src/config/broker-keys.js'
+import { describeKeys, parseConfig, type ReadOptions, readConfig, type Schema } from '../src/config/schema.js'
 import type { Plugin } from '../src/plugin.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))

@@ -46,7 +46,7 @@ const may: Record<string, string[]> = {
 const owner: Record<string, string> = {
   aedes: 'client/aedes/policy',
   pg: 'plugins/auth-pgsql',
-  pm2: 'cli/daemon',
+  pm2: 'cli/pm2/',
   commander: 'cli/',
   chalk: 'cli/',
   ws: 'net/listener',

@@ -10,9 +10,9 @@
 
 import { BrokerError } from '../base/errors.js'
 import type { Log } from '../base/log/log.js'
-import type { MqttOptions } from '../config/broker-options.js'
+import type { MqttOptions } from '../config/broker-keys.js'
 import { ConfigError } from '../config/problem.js'
-import type { Action, Asked, ClientInfo, Hooks, Talk } from '../plugins/hooks.js'
+import type { Action, ClientInfo, HookAnswer, Hooks, RunningExchange } from '../plugins/hooks.js'
 import { sayReason } from '../wire/describe.js'
 import { Reason } from '../wire/reason-codes.js'
 import { splitShared } from '../wire/topic.js'
@@ -89,7 +89,7 @@ export class Access {
 
   /** At once where no plugin is asked. */
   authenticate(client: ClientInfo, password: Buffer | undefined): Admission | Promise<Admission> {
-    if (!this.#hooks.judgesClients) return this.#admission(client, this.#anonymous(client))
+    if (!this.#hooks.hasAuthenticators) return this.#admission(client, this.#anonymous(client))
     return this.#hooks.ask('client.authenticate', client, password).then(answer => this.#admission(client, answer))
   }
 
@@ -102,8 +102,8 @@ export class Access {
   }
 
   /** Begins an exchange of enhanced authentication; undefined when no plugin has the method. */
-  converse(method: string, gone: () => void): Talk | undefined {
-    return this.#hooks.converse(method, gone)
+  beginExchange(method: string, gone: () => void): RunningExchange | undefined {
+    return this.#hooks.beginExchange(method, gone)
   }
 
   /** Somebody who was let in, of whom the ACL has said nothing yet. */
@@ -195,7 +195,7 @@ export class Access {
   async tryLogin(client: ClientInfo, password: Buffer | undefined): Promise<LoginTrial> {
     const { clientId, username, peer } = client
     const ban = this.banned.find({ clientId, username, address: peer.address })
-    const trial = (code: number, reason: number, asked: readonly Asked<string>[] = []): LoginTrial => ({
+    const trial = (code: number, reason: number, asked: readonly HookAnswer<string>[] = []): LoginTrial => ({
       asked: asked.map(({ owner, answer, ms, why }) => ({
         by: listed(owner),
         answer,
@@ -209,8 +209,8 @@ export class Access {
       ban: ban === undefined ? null : sayBan(ban)
     })
     if (ban !== undefined) return trial(5, Reason.BANNED)
-    let asked: Asked<string>[]
-    if (this.#hooks.judgesClients) asked = await this.#hooks.explain('client.authenticate', client, password)
+    let asked: HookAnswer<string>[]
+    if (this.#hooks.hasAuthenticators) asked = await this.#hooks.explain('client.authenticate', client, password)
     else {
       const owner = `mqtt.allow_anonymous = ${this.#options.allowAnonymous}`
       asked = [{ owner, answer: this.#anonymous(client), ms: 0, why: client.local ? 'this host' : 'another host' }]
@@ -234,7 +234,7 @@ export class Access {
   }
 
   /** Other options and rules from now on. */
-  use(options: AccessOptions, loadAcl: () => AclRules, acl: AclRules): void {
+  reconfigure(options: AccessOptions, loadAcl: () => AclRules, acl: AclRules): void {
     this.#options = options
     this.#loadAcl = loadAcl
     this.#acl = acl

@@ -5,7 +5,7 @@
  */
 import { isIP } from 'node:net'
 import { BrokerError } from '../base/errors.js'
-import type { Shelf } from '../base/json-records.js'
+import type { JsonRecords } from '../base/json-records.js'
 import { type Network, parseNetwork, within } from '../config/values.js'
 
 export const banKinds = ['clientid', 'username', 'ip', 'cidr'] as const
@@ -21,7 +21,7 @@ export interface Ban {
   readonly reason?: string
 }
 
-export interface Suspect {
+export interface ClientRef {
   readonly clientId: string
   readonly username: string | undefined
   readonly address: string
@@ -38,7 +38,7 @@ export interface BanTerms {
 /** The longest that a timer takes. */
 const longestWait = 2 ** 31 - 1
 
-const nowhere: Shelf<Ban> = { entries: () => [], put: () => {}, delete: () => {} }
+const nowhere: JsonRecords<Ban> = { entries: () => [], put: () => {}, delete: () => {} }
 
 export class Banned {
   readonly #bans = new Map<string, Ban>()
@@ -46,13 +46,13 @@ export class Banned {
   #networks: { ban: Ban; has: (address: string) => boolean }[] = []
   /** Whether any of them has the address: one look for all. */
   #hasAny = (_address: string): boolean => false
-  #shelf: Shelf<Ban> = nowhere
+  #records: JsonRecords<Ban> = nowhere
   #timer: NodeJS.Timeout | undefined
 
   /** From where they are kept. */
-  open(shelf: Shelf<Ban>): void {
-    this.#shelf = shelf
-    for (const [key, ban] of shelf.entries()) this.#bans.set(key, ban)
+  open(records: JsonRecords<Ban>): void {
+    this.#records = records
+    for (const [key, ban] of records.entries()) this.#bans.set(key, ban)
     this.#changed()
     this.#sweep()
   }
@@ -80,7 +80,7 @@ export class Banned {
       ...(until === undefined ? {} : { until }),
       ...(reason === undefined ? {} : { reason })
     }
-    this.#shelf.put(keyOf(ban.kind, who), ban)
+    this.#records.put(keyOf(ban.kind, who), ban)
     this.#bans.set(keyOf(ban.kind, who), ban)
     this.#changed()
     this.#wait()
@@ -91,7 +91,7 @@ export class Banned {
     const key = keyOf(kindOf(kind), formOf(kindOf(kind), value))
     const ban = this.#bans.get(key)
     if (ban === undefined || !isInForce(ban, Date.now())) throw new BrokerError('NOT_FOUND', 'Not Found.')
-    this.#shelf.delete(key)
+    this.#records.delete(key)
     this.#bans.delete(key)
     this.#changed()
     this.#wait()
@@ -99,7 +99,7 @@ export class Banned {
   }
 
   /** The ban that keeps this client out. */
-  find({ clientId, username, address }: Suspect): Ban | undefined {
+  find({ clientId, username, address }: ClientRef): Ban | undefined {
     if (this.#bans.size === 0) return undefined
     const now = Date.now()
     const byId = this.#bans.get(keyOf('clientid', clientId))
@@ -138,7 +138,7 @@ export class Banned {
     for (const [key] of over) {
       this.#bans.delete(key)
       try {
-        this.#shelf.delete(key)
+        this.#records.delete(key)
       } catch (err) {
         if (!(err instanceof BrokerError)) throw err // the next start forgets it
       }
@@ -149,7 +149,7 @@ export class Banned {
 }
 
 /** Whether a client is one that the ban means. */
-export function concerns({ kind, who }: Ban): (suspect: Suspect) => boolean {
+export function concerns({ kind, who }: Ban): (client: ClientRef) => boolean {
   if (kind === 'clientid') return ({ clientId }) => clientId === who
   if (kind === 'username') return ({ username }) => username === who
   const has = within([parseNetwork(who)])

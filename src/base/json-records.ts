@@ -1,13 +1,13 @@
 /**
  * A few small records that outlive the process, by key. Whoever keeps some asks for a
- * Shelf and need not know where they are: here, in a JSON file of this user alone that
+ * JsonRecords and need not know where they are: here, in a JSON file of this user alone that
  * is replaced whole at each change.
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { BrokerError, messageOf } from './errors.js'
 
-export interface Shelf<T> {
+export interface JsonRecords<T> {
   entries(): Iterable<readonly [key: string, value: T]>
   /** Throws a BrokerError when it cannot be kept; nothing has changed then. */
   put(key: string, value: T): void
@@ -15,7 +15,7 @@ export interface Shelf<T> {
 }
 
 /** Throws a BrokerError when there is a file and it cannot be read: what it had must not be forgotten in silence. */
-export function fileShelf<T>(path: string): Shelf<T> {
+export function jsonRecordsIn<T>(path: string): JsonRecords<T> {
   let records = read<T>(path)
   const change = (work: (next: Map<string, T>) => void): void => {
     const next = new Map(records)

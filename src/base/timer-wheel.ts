@@ -4,16 +4,16 @@
  * meantime is put forward to its new deadline, so hearing from it costs nothing.
  */
 
-export interface Watched {
+export interface WheelItem {
   /** When it must be closed unless heard of, in the wheel's milliseconds; Infinity for never. */
   deadline(): number
   /** Its deadline has passed. */
   expire(): void
 }
 
-export class DeadlineWheel {
-  readonly #slots = new Map<number, Set<Watched>>()
-  readonly #slotOf = new Map<Watched, number>()
+export class TimerWheel {
+  readonly #slots = new Map<number, Set<WheelItem>>()
+  readonly #slotOf = new Map<WheelItem, number>()
   readonly tickMs: number
   #last: number
   readonly #timer: NodeJS.Timeout
@@ -31,7 +31,7 @@ export class DeadlineWheel {
   }
 
   /** Starts watching, or looks at the deadline anew after it came nearer. */
-  watch(item: Watched): void {
+  watch(item: WheelItem): void {
     this.forget(item)
     const deadline = item.deadline()
     if (deadline === Number.POSITIVE_INFINITY) return
@@ -42,7 +42,7 @@ export class DeadlineWheel {
     this.#slotOf.set(item, slot)
   }
 
-  forget(item: Watched): void {
+  forget(item: WheelItem): void {
     const slot = this.#slotOf.get(item)
     if (slot === undefined) return
     this.#slotOf.delete(item)

@@ -4,8 +4,8 @@ import { AdminClient } from '../admin/client.js'
 import { BrokerError } from '../base/errors.js'
 import type { Home } from '../base/home.js'
 import { main as ctl } from './ctl.js'
-import { ping } from './daemon.js'
 import { Exit, type Io } from './io.js'
+import { ping } from './pm2/host.js'
 
 export async function attach(home: Home, io: Io, level: string): Promise<number> {
   const answer = await ping(home)

@@ -2,7 +2,7 @@
 import { CommanderError, InvalidArgumentError, Option, Command as Program } from 'commander'
 import { BrokerError } from '../base/errors.js'
 import { findHome, type Home, version } from '../base/home.js'
-import { complain, Exit, type Io, terminal } from './io.js'
+import { Exit, type Io, printError, terminal } from './io.js'
 
 /** Runs argv; resolves to the exit status. */
 export async function main(argv: readonly string[], io: Io = terminal): Promise<number> {
@@ -16,7 +16,7 @@ export async function main(argv: readonly string[], io: Io = terminal): Promise<
   } catch (err) {
     if (err instanceof CommanderError)
       return err.exitCode === 0 ? Exit.ok : argv.length === 0 ? Exit.failed : Exit.usage
-    await complain(io, err)
+    await printError(io, err)
     return err instanceof BrokerError && err.code === 'BAD_REQUEST' ? Exit.usage : Exit.failed
   }
 }
@@ -103,7 +103,7 @@ function programOf(io: Io, end: (status: number) => void): Program {
     return await check(home(), io)
   })
   on('doctor', 'Look for what is wrong with this home and this host, and say what mends it', async ({ json }) => {
-    const { doctor } = await import('./doctor.js')
+    const { doctor } = await import('./doctor/doctor.js')
     return await doctor(home(), io, { json: json === true })
   }).option('--json', 'print the result as JSON')
   on('init [dir]', 'Lay out a home of your own: etc/, log/, data/', async (_options, dir) => {
@@ -126,7 +126,7 @@ function programOf(io: Io, end: (status: number) => void): Program {
     end(await served.catch((err: unknown) => leaveWord(home(), err))) // also when the broker cannot be loaded
   })
   program.command('keep', { hidden: true }).action(async () => {
-    const { keep } = await import('./daemon.js')
+    const { keep } = await import('./pm2/host.js')
     await keep(home())
   })
   return program

@@ -5,7 +5,7 @@ import { createLog } from '../base/log/log.js'
 import { Hooks } from '../plugins/hooks.js'
 import { PluginHost, pluginPaths } from '../plugins/host.js'
 import { readSettings } from '../server/settings.js'
-import { Spaces } from '../store/plugin-storage.js'
+import { PluginStorage } from '../store/plugin-storage.js'
 
 /** Throws every problem. Returns where a crash is written. */
 export async function checkAll(home: Home): Promise<string> {
@@ -15,7 +15,7 @@ export async function checkAll(home: Home): Promise<string> {
   const plugins = new PluginHost(
     {
       ...paths,
-      spaces: new Spaces(),
+      spaces: new PluginStorage(),
       version,
       env: process.env,
       changed: () => {}

@@ -1,8 +1,8 @@
 /** What the words of `broker` do, apart from those that run the broker in this process. */
 import { BrokerError } from '../base/errors.js'
 import { type Home, version } from '../base/home.js'
-import { ping, restartDaemon, type StartOptions, type StopOptions, startDaemon, stopDaemon } from './daemon.js'
-import { complain, Exit, type Io, near } from './io.js'
+import { Exit, type Io, near, printError } from './io.js'
+import { ping, restartDaemon, type StartOptions, type StopOptions, startDaemon, stopDaemon } from './pm2/host.js'
 
 /** Each plugin whose file has changed may take its backend's time-outs. */
 const reloadMs = 60_000
@@ -66,7 +66,7 @@ async function showingTheLog(home: Home, io: Io, crashFile: string, work: () => 
       io.out(err.message) // emqttd says it on standard output
       return Exit.failed
     }
-    await complain(io, err)
+    await printError(io, err)
     for (const { file, news } of marks) {
       const lines = news().slice(-10)
       if (lines.length > 0) io.err(`\nIts last lines in ${near(file)}:\n${lines.map(l => `  ${l}`).join('\n')}`)
@@ -93,7 +93,7 @@ export async function status(home: Home, io: Io, json: boolean): Promise<number>
   try {
     answer = await ping(home)
   } catch (err) {
-    await complain(io, err)
+    await printError(io, err)
     return Exit.unknown
   }
   if (answer === undefined) {

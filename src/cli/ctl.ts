@@ -8,7 +8,7 @@ import { findHome, type Home, version } from '../base/home.js'
 import { nearest } from '../base/suggest.js'
 import type { Command } from '../commands/command.js'
 import { commands } from '../commands/index.js'
-import { complain, Exit, type Io, terminal } from './io.js'
+import { Exit, type Io, printError, terminal } from './io.js'
 
 /** The broker's. */
 const remote = Object.entries(commands as Readonly<Record<string, Command<any, any, any>>>).filter(([, c]) => !c.hidden)
@@ -46,7 +46,7 @@ async function failed(err: unknown, io: Io, program: Program): Promise<number> {
     return Exit.notRunning
   }
   if (json && err instanceof BrokerError) io.err(JSON.stringify({ error: { code: err.code, message: err.message } }))
-  else await complain(io, err)
+  else await printError(io, err)
   return err instanceof BrokerError && err.code === 'BAD_REQUEST' ? Exit.usage : Exit.failed
 }
 

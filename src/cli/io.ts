@@ -51,7 +51,7 @@ export const Exit = {
 } as const
 
 /** Prints what an operator can act on; a bug is thrown on, with its stack. */
-export async function complain(io: Io, err: unknown): Promise<void> {
+export async function printError(io: Io, err: unknown): Promise<void> {
   if (!isOperational(err)) throw err
   if (!process.stderr.isTTY) return io.err(err.message)
   const { default: chalk } = await import('chalk') // 15 ms that most commands need not spend

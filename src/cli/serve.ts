@@ -7,12 +7,12 @@ import { BrokerError } from '../base/errors.js'
 import type { Home } from '../base/home.js'
 import { fileSinks, terminalSink } from '../base/log/files.js'
 import { createLog, type Log, type LogRoot, type Sink } from '../base/log/log.js'
-import type { LogOptions } from '../config/broker-options.js'
+import type { LogOptions } from '../config/broker-keys.js'
 import { Server } from '../server/server.js'
 import { readSettings } from '../server/settings.js'
 import { keepCapped } from './crash-file.js'
 import { forgetWord, leaveWord } from './failure.js'
-import { complain, Exit, terminal } from './io.js'
+import { Exit, printError, terminal } from './io.js'
 
 /** `console`: readable on the terminal. `foreground`: JSON on stdout. `daemon`: files, for pm2. */
 export type Manner = 'console' | 'foreground' | 'daemon'
@@ -28,14 +28,14 @@ export async function serve(home: Home, manner: Manner): Promise<number> {
     const files = fileSinks(options, home.path)
     log = createLog(...files, ...sinksFor(manner, options.console))
     log.limitRepeats(options.messagesPerSecond)
-    dieLoudly(log, manner === 'daemon' ? home : undefined)
+    exitOnBug(log, manner === 'daemon' ? home : undefined)
     const stopOnSignal = listenToSignals(log, manner)
     let server: Server
     try {
       const sinks = (of: LogOptions): Sink[] => [...fileSinks(of, home.path), ...sinksFor(manner, of.console)]
       server = await Server.start({ settings, home, log, sinks })
     } catch (err) {
-      if (manner === 'console') await log.use(files) // complain() tells the same person
+      if (manner === 'console') await log.replaceSinks(files) // printError() tells the same person
       log.critical('broker did not start', { err })
       throw err
     }
@@ -51,7 +51,7 @@ export async function serve(home: Home, manner: Manner): Promise<number> {
   } catch (err) {
     await log?.close()
     if (manner === 'daemon') return leaveWord(home, err)
-    await complain(terminal, err)
+    await printError(terminal, err)
     return Exit.failed
   }
 }
@@ -94,7 +94,7 @@ async function reread(server: Server | undefined, log: Log): Promise<void> {
 }
 
 /** A bug ends the process, so that its supervisor starts a sound one; its words are in the log first. */
-function dieLoudly(log: LogRoot, home: Home | undefined): void {
+function exitOnBug(log: LogRoot, home: Home | undefined): void {
   const die = (err: unknown): void => {
     log.critical('bug', { err })
     if (home !== undefined) leaveWord(home, err)

@@ -4,7 +4,7 @@ import { BrokerError } from '../base/errors.js'
 import type { Home } from '../base/home.js'
 import { lock } from '../base/lock.js'
 import { readSettings } from '../server/settings.js'
-import { restoreFrom, StoreCare } from '../store/maintenance.js'
+import { restoreFrom, StoreMaintenance } from '../store/maintenance.js'
 import { damageOf, dataFile, openStore } from '../store/open.js'
 
 export const offline: Readonly<Record<string, (home: Home, args: { file: string }) => Promise<unknown>>> = {
@@ -17,7 +17,7 @@ export const offline: Readonly<Record<string, (home: Home, args: { file: string 
 
 const directoryOf = (home: Home): string => home.path(readSettings(home).options.store.dir)
 
-async function withStore<T>(home: Home, work: (care: StoreCare) => Promise<T>): Promise<T> {
+async function withStore<T>(home: Home, work: (care: StoreMaintenance) => Promise<T>): Promise<T> {
   const unlock = lock(home.brokerLock)
   if (typeof unlock === 'number')
     throw new BrokerError('CONFLICT', `the broker is starting or stopping (pid ${unlock})`)
@@ -29,7 +29,7 @@ async function withStore<T>(home: Home, work: (care: StoreCare) => Promise<T>): 
     if (damage !== undefined) throw new BrokerError('UNAVAILABLE', `the store is damaged: ${damage}`)
     const { store } = await openStore(directory)
     try {
-      return await work(new StoreCare(directory, store))
+      return await work(new StoreMaintenance(directory, store))
     } finally {
       await store.close()
     }

@@ -10,19 +10,19 @@
  */
 import { randomUUID } from 'node:crypto'
 import type { Admission, Identity } from '../access/access.js'
-import type { Suspect } from '../access/banned.js'
+import type { ClientRef } from '../access/banned.js'
 import type { Log } from '../base/log/log.js'
 import { RateLimit } from '../base/rate-limit.js'
-import type { Hub } from '../delivery/dispatcher.js'
-import { type Gatekeeper, Publisher } from '../delivery/inbound.js'
+import type { Dispatcher } from '../delivery/dispatcher.js'
+import { Inbound, type PublishPolicy } from '../delivery/inbound.js'
 import type { Message } from '../delivery/message.js'
 import type { Link } from '../delivery/session/link.js'
 import { OutgoingAliases } from '../delivery/session/mqtt-link.js'
 import type { Session } from '../delivery/session/session.js'
 import type { Connection, Handler } from '../net/connection.js'
 import type { Metrics } from '../observe/metrics.js'
-import type { Subject } from '../observe/trace/trace.js'
-import type { Receipt } from '../persistence/persistence.js'
+import type { TracedConnection } from '../observe/trace/trace.js'
+import type { Durability } from '../persistence/persistence.js'
 import type { Action, ClientInfo, EndReason } from '../plugins/hooks.js'
 import { type FrameFault, PacketType, strayFlags } from '../wire/frame.js'
 import {
@@ -54,39 +54,39 @@ import {
   versionSpoken
 } from './connect.js'
 import { reasonOfEnd, reasonOfFault } from './disconnect.js'
-import { type Authority, Exchange } from './enhanced-auth.js'
-import type { Attempt } from './history.js'
-import type { FrontOptions } from './options.js'
+import { EnhancedAuth, type EnhancedAuthDeps } from './enhanced-auth.js'
+import type { ConnectionRecord } from './history.js'
+import type { ChannelOptions } from './options.js'
 import type { Opened, Sessions } from './sessions.js'
 import { checkAnswer, type Settled, subscribe, unsubscribe } from './subscribe.js'
 import { LastWill } from './will.js'
 
-/** What a front needs of the broker. */
-export interface Control {
-  readonly options: FrontOptions
-  readonly hub: Hub
+/** What a channel needs of the broker. */
+export interface ChannelDeps {
+  readonly options: ChannelOptions
+  readonly dispatcher: Dispatcher
   readonly sessions: Sessions
-  readonly authority: Authority
+  readonly authority: EnhancedAuthDeps
   readonly log: Log
   /** Hands the stream to aedes. */
   handle(stream: AedesStream): void
   authorize(identity: Identity, action: Action, topic: string): boolean | Promise<boolean>
   /** Why somebody may not come in, whoever he proves to be. */
-  banned(suspect: Suspect): string | undefined
+  banned(client: ClientRef): string | undefined
   /** What plugins make of a message; undefined when none listens. */
   readonly filter: ((message: Message) => Promise<Message | null>) | undefined
   /** A publish was denied: true when the connection is to be ended for it. */
   readonly denyDisconnects: boolean
-  connected(front: Front): void
+  connected(channel: Channel): void
   /** Once, when its connection is over. */
-  closed(front: Front): void
-  subscribed(front: Front, filter: string, qos: number): void
-  unsubscribed(front: Front, filter: string): void
+  closed(channel: Channel): void
+  subscribed(channel: Channel, filter: string, qos: number): void
+  unsubscribed(channel: Channel, filter: string): void
 }
 
-export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
+export class Channel implements Handler, PublishPolicy, Link, Asker, TracedConnection {
   readonly connection: Connection
-  readonly #control: Control
+  readonly #control: ChannelDeps
   readonly #metrics: Metrics
   /** Since its CONNECT. */
   #stream: AedesStream | undefined
@@ -94,10 +94,10 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
   #clientId = ''
   #identity: Identity | undefined
   /** Of a client that named a method. */
-  #exchange: Exchange | undefined
+  #exchange: EnhancedAuth | undefined
   #session: Session | undefined
   #droppedBefore = 0
-  #publisher: Publisher | undefined
+  #publisher: Inbound | undefined
   /** What aedes is deciding over. */
   #asked: Subscribe | Unsubscribe | undefined
   /** What MQTT 5 is told in place of the reason of the end. */
@@ -108,10 +108,10 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
   readonly #rate: RateLimit | undefined
   #pause: NodeJS.Timeout | undefined
 
-  constructor(connection: Connection, control: Control) {
+  constructor(connection: Connection, control: ChannelDeps) {
     this.connection = connection
     this.#control = control
-    this.#metrics = control.hub.metrics
+    this.#metrics = control.dispatcher.metrics
     const rate = control.options.maxPublishRate
     // One less: with each message it is asked how long the next has to wait.
     if (rate !== undefined) this.#rate = new RateLimit({ ...rate, burst: rate.burst - 1 })
@@ -187,7 +187,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
   }
 
   /** Who it is, or says that it is, for those who look for somebody. */
-  get suspect(): Suspect {
+  get ref(): ClientRef {
     const { peer, certificateName } = this.connection.origin
     const username = this.#identity?.client.username ?? certificateName ?? this.#connect?.username
     return { clientId: this.#clientId, username, address: peer.address }
@@ -205,7 +205,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
   /** What more there is to say of the end of its connection. */
   why: string | undefined
   /** Where that is written down, once it is in. */
-  attempt: Attempt | undefined
+  record: ConnectionRecord | undefined
 
   /** Of MQTT; 0 while it has not said. */
   get spoken(): number {
@@ -314,7 +314,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
     const wrong = faultOf(this.#connect, bytes[start]!, this.#control.options)
     if (wrong !== undefined) return this.#refuseConnect(wrong, version)
     this.#clientId = clientId === '' ? `auto-${randomUUID()}` : clientId // [MQTT-3.1.3-6]
-    const ban = this.#control.banned(this.suspect)
+    const ban = this.#control.banned(this.ref)
     if (ban !== undefined) return this.#refuseConnect(new PacketError(Reason.BANNED, ban), version)
     this.receiveMaximum = properties.receiveMaximum ?? 65_535
     this.topicAliasMaximum = this.#control.options.topicAliasMaximum
@@ -334,7 +334,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
   /** CONNECT waits for what an exchange comes to; its packets are taken meanwhile. */
   #exchanges(method: string): boolean {
     const { username, properties } = this.#connect!
-    this.#exchange = new Exchange(method, this.#control.authority, {
+    this.#exchange = new EnhancedAuth(method, this.#control.authority, {
       maximumPacketSize: this.maximumPacketSize,
       certificateName: this.connection.origin.certificateName,
       gone: () => this.connection.closed,
@@ -345,7 +345,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
       admitted: identity => {
         if (this.#publisher === undefined) {
           const { username } = identity.client // which nobody knew before
-          const ban = this.#control.banned({ ...this.suspect, username })
+          const ban = this.#control.banned({ ...this.ref, username })
           if (ban === undefined) return this.#comesIn()
           return void this.#refuseConnect(new PacketError(Reason.BANNED, ban), 5)
         }
@@ -370,7 +370,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
   }
 
   /** A client with a method sends nothing but AUTH and DISCONNECT before it has CONNACK [MQTT-3.1.2-30]. */
-  #beforeConnack(exchange: Exchange, type: number, bytes: Buffer, at: number, end: number): boolean {
+  #beforeConnack(exchange: EnhancedAuth, type: number, bytes: Buffer, at: number, end: number): boolean {
     try {
       if (type === PacketType.AUTH) {
         this.#metrics.authReceived++
@@ -468,18 +468,18 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
       this.#answer(0x62, packetId)
     } else {
       metrics.pubrelReceived++
-      const { keeper } = this.#control.hub
-      keeper?.gather()
+      const { persistence } = this.#control.dispatcher
+      persistence?.gather()
       const known = this.#publisher!.release(packetId)
-      const receipt = keeper?.gathered()
+      const durability = persistence?.gathered()
       if (!known) {
         metrics.pubrelMissed++
-        this.#when(receipt, () => {
+        this.#when(durability, () => {
           metrics.pubcompSent++
           this.#answer(0x70, packetId)
         })
-      } else if (receipt === undefined) this.#complete(packetId)
-      else this.#when(receipt, () => this.#complete(packetId))
+      } else if (durability === undefined) this.#complete(packetId)
+      else this.#when(durability, () => this.#complete(packetId))
     }
   }
 
@@ -566,14 +566,14 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
     if (will !== undefined) this.#will = new LastWill(will, this.#identity, this.mountpoint, this.#control)
     const opened = this.#control.sessions.open(this.#clientId, cleanStart, expiry, this.#will)
     this.#session = opened.session
-    this.#when(opened.receipt, () => this.#enter(opened, promises))
+    this.#when(opened.durability, () => this.#enter(opened, promises))
   }
 
   /** @param done when what was asked for is on disk; not at all when the connection is gone by then. */
-  #when(receipt: Receipt | undefined, done: () => void): void {
-    if (receipt?.isOpen !== true) return done()
-    receipt.settled = {
-      receiptSettled: () => {
+  #when(durability: Durability | undefined, done: () => void): void {
+    if (durability?.isOpen !== true) return done()
+    durability.settled = {
+      durabilitySettled: () => {
         if (!this.connection.closed) done()
       }
     }
@@ -583,7 +583,7 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
     const { version } = this.#connect!
     this.#droppedBefore = session.dropped
     this.#sendConnack(connack(version, present && version !== 3, 0, promises))
-    this.#publisher = new Publisher(this.#control.hub, session, this.out, this, version === 5)
+    this.#publisher = new Inbound(this.#control.dispatcher, session, this.out, this, version === 5)
     this.connection.established(this.#keepAlive * 1000 * this.#control.options.keepaliveBackoff * 2)
     this.#control.connected(this)
     session.attach(this)
@@ -614,8 +614,8 @@ export class Front implements Handler, Gatekeeper, Link, Asker, Subject {
   }
 
   /** What the client asked for is done; it is told so once that is on disk. */
-  #settle({ receipt, answer, after }: Settled): void {
-    this.#when(receipt, () => {
+  #settle({ durability, answer, after }: Settled): void {
+    this.#when(durability, () => {
       this.out.write(answer())
       this.#asked = undefined
       after?.()

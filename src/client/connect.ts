@@ -9,7 +9,7 @@ import { strayFlags } from '../wire/frame.js'
 import type { Connect, Version } from '../wire/packets.js'
 import type { Properties } from '../wire/properties.js'
 import { malformed, PacketError, Reason, type ReasonCode } from '../wire/reason-codes.js'
-import type { FrontOptions } from './options.js'
+import type { ChannelOptions } from './options.js'
 
 /** The version that a CONNECT names which is wrong further on; undefined when it names none. */
 export function versionSpoken(bytes: Buffer, at: number, end: number): Version | undefined {
@@ -26,7 +26,7 @@ export function versionSpoken(bytes: Buffer, at: number, end: number): Version |
 export function faultOf(
   { clientId, version, cleanStart, will }: Connect,
   header: number,
-  { checkPayloadFormat, maxClientidLen }: FrontOptions
+  { checkPayloadFormat, maxClientidLen }: ChannelOptions
 ): PacketError | undefined {
   if (checkPayloadFormat && will?.properties.payloadFormatIndicator === 1 && !isUtf8(will.payload)) {
     return new PacketError(Reason.PAYLOAD_FORMAT_INVALID, 'payload of the will')
@@ -62,12 +62,12 @@ const connackReason = new Map<number, ReasonCode>([
 export const reasonOfCode = (code: number): ReasonCode => connackReason.get(code) ?? Reason.NOT_AUTHORIZED
 
 /** Seconds that the client wants its session to outlive the connection. */
-export function expiryAsked({ version, cleanStart, properties }: Connect, { sessionExpiry }: FrontOptions): number {
+export function expiryAsked({ version, cleanStart, properties }: Connect, { sessionExpiry }: ChannelOptions): number {
   return version === 5 ? (properties.sessionExpiryInterval ?? 0) : cleanStart ? 0 : sessionExpiry
 }
 
 /** Seconds: the client's, but of MQTT 5 not over the limit; 0 is over any. */
-export function keepAliveOf({ keepAlive, version }: Connect, { maxKeepalive }: FrontOptions): number {
+export function keepAliveOf({ keepAlive, version }: Connect, { maxKeepalive }: ChannelOptions): number {
   if (version !== 5 || maxKeepalive === 0) return keepAlive
   return keepAlive === 0 ? maxKeepalive : Math.min(keepAlive, maxKeepalive)
 }
@@ -83,7 +83,7 @@ export function mountpointOf(pattern: string, { clientId, username = '%u' }: Cli
  */
 export function promisesOf(
   connect: Connect,
-  options: FrontOptions,
+  options: ChannelOptions,
   clientId: string,
   askedExpiry: number,
   expiry: number

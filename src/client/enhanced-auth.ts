@@ -7,21 +7,21 @@
  * meanwhile under the identity that it has, until another takes its place.
  */
 import type { Identity } from '../access/access.js'
-import type { ClientInfo, Talk, Turn } from '../plugins/hooks.js'
+import type { AuthStep, ClientInfo, RunningExchange } from '../plugins/hooks.js'
 import { type Auth, auth } from '../wire/packets.js'
 import type { Properties } from '../wire/properties.js'
 import { PacketError, protocolError, Reason, type ReasonCode } from '../wire/reason-codes.js'
 
 /** What exchanges need of the broker. */
-export interface Authority {
-  converse(method: string, gone: () => void): Talk | undefined
+export interface EnhancedAuthDeps {
+  beginExchange(method: string, gone: () => void): RunningExchange | undefined
   identity(client: ClientInfo, superuser: boolean): Identity
   /** Milliseconds that an exchange may take. */
   readonly timeLimit: number
 }
 
 /** The client's side of the connection. */
-export interface Party {
+export interface AuthPeer {
   readonly maximumPacketSize: number
   /** What its certificate says, where the listener asks for one. */
   readonly certificateName: string | undefined
@@ -36,25 +36,25 @@ export interface Party {
 /** What CONNACK says with 0x88 and 0x8C: DISCONNECT has neither (section 3.14.2.1). */
 const inDisconnect = Reason.NOT_AUTHORIZED
 
-export class Exchange {
+export class EnhancedAuth {
   /** Who the client has shown itself to be, and what CONNACK says of it. */
   proved: Identity | undefined
   lastWords: Properties | undefined
   readonly #method: string
-  readonly #authority: Authority
-  readonly #party: Party
+  readonly #deps: EnhancedAuthDeps
+  readonly #peer: AuthPeer
   /** Under way, over who this client is, */
-  #talk: Talk | undefined
+  #exchange: RunningExchange | undefined
   #client!: ClientInfo
   /** and who it is by now, if it is in. */
   #current: Identity | undefined
   #clientsTurn = false
   #late: NodeJS.Timeout | undefined
 
-  constructor(method: string, authority: Authority, party: Party) {
+  constructor(method: string, deps: EnhancedAuthDeps, peer: AuthPeer) {
     this.#method = method
-    this.#authority = authority
-    this.#party = party
+    this.#deps = deps
+    this.#peer = peer
   }
 
   /** CONNECT has come; throws a PacketError when nobody has its method [MQTT-4.12.0-1]. */
@@ -70,46 +70,46 @@ export class Exchange {
     if (method !== this.#method) throw protocolError('AUTH with another method than CONNECT') // [MQTT-4.12.0-5]
     if (reason === Reason.REAUTHENTICATE) {
       if (current === undefined) throw protocolError('re-authentication before CONNACK') // [MQTT-4.12.1-1]
-      if (this.#talk !== undefined) throw protocolError('re-authentication within an exchange')
+      if (this.#exchange !== undefined) throw protocolError('re-authentication within an exchange')
       this.#begin(current.client, data, current)
       return
     }
-    if (this.#talk === undefined || !this.#clientsTurn) throw protocolError('AUTH out of turn') // [MQTT-4.12.0-3]
+    if (this.#exchange === undefined || !this.#clientsTurn) throw protocolError('AUTH out of turn') // [MQTT-4.12.0-3]
     this.#clientsTurn = false
-    this.#hear(this.#talk.next(data))
+    this.#hear(this.#exchange.next(data))
   }
 
   /** The connection is gone, or the exchange is over. */
   end(): void {
     clearTimeout(this.#late)
-    const talk = this.#talk
-    this.#talk = undefined
+    const exchange = this.#exchange
+    this.#exchange = undefined
     this.#clientsTurn = false
-    talk?.end()
+    exchange?.end()
   }
 
   #begin(client: ClientInfo, data: Buffer | undefined, current: Identity | undefined): void {
     const gone = (): void => this.#refuse(Reason.SERVER_UNAVAILABLE, 'its authenticator was unloaded')
-    const talk = this.#authority.converse(this.#method, gone)
-    if (talk === undefined)
+    const exchange = this.#deps.beginExchange(this.#method, gone)
+    if (exchange === undefined)
       throw new PacketError(current ? inDisconnect : Reason.BAD_AUTHENTICATION_METHOD, 'no such authentication method')
-    this.#talk = talk
+    this.#exchange = exchange
     this.#client = client
     this.#current = current
     const late = (): void => this.#refuse(Reason.NOT_AUTHORIZED, 'the exchange takes too long')
     // While CONNECT waits, the connection's own limit stands.
-    if (current !== undefined) this.#late = setTimeout(late, this.#authority.timeLimit)
-    this.#hear(talk.start(client, data, current !== undefined))
+    if (current !== undefined) this.#late = setTimeout(late, this.#deps.timeLimit)
+    this.#hear(exchange.start(client, data, current !== undefined))
   }
 
-  #hear(answer: Promise<Turn | 'failed'>): void {
-    const talk = this.#talk
+  #hear(answer: Promise<AuthStep | 'failed'>): void {
+    const exchange = this.#exchange
     void answer.then(turn => {
-      if (talk === this.#talk && !this.#party.gone()) this.#answered(turn) // else it was over meanwhile
+      if (exchange === this.#exchange && !this.#peer.gone()) this.#answered(turn) // else it was over meanwhile
     })
   }
 
-  #answered(turn: Turn | 'failed'): void {
+  #answered(turn: AuthStep | 'failed'): void {
     if (turn === 'failed') return this.#refuse(Reason.SERVER_UNAVAILABLE, 'its authenticator failed')
     if (turn.result === 'refuse') return this.#refuse(Reason.NOT_AUTHORIZED, `refused by ${this.#method}`)
     const words = this.#words(turn.data)
@@ -121,11 +121,11 @@ export class Exchange {
     this.#succeeded(turn, words)
   }
 
-  #succeeded({ username, superuser }: Turn & { result: 'success' }, words: Properties): void {
+  #succeeded({ username, superuser }: AuthStep & { result: 'success' }, words: Properties): void {
     const before = this.#current
     if (before === undefined) {
       // What CONNECT calls the client was not proved by anybody.
-      const client = { ...this.#client, username: username ?? this.#party.certificateName }
+      const client = { ...this.#client, username: username ?? this.#peer.certificateName }
       this.lastWords = words
       return this.#admit(client, superuser)
     }
@@ -139,8 +139,8 @@ export class Exchange {
 
   #admit(client: ClientInfo, superuser = false): void {
     this.end()
-    this.proved = this.#authority.identity(client, superuser === true)
-    this.#party.admitted(this.proved)
+    this.proved = this.#deps.identity(client, superuser === true)
+    this.#peer.admitted(this.proved)
   }
 
   /** [MQTT-4.12.0-5] */
@@ -152,8 +152,8 @@ export class Exchange {
   /** False when the client takes no packet of that size [MQTT-3.1.2-24], and so cannot go on. */
   #say(reason: ReasonCode, words: Properties): boolean {
     const bytes = auth(reason, words)
-    if (bytes.length <= this.#party.maximumPacketSize) {
-      this.#party.write(bytes)
+    if (bytes.length <= this.#peer.maximumPacketSize) {
+      this.#peer.write(bytes)
       return true
     }
     this.#refuse(Reason.PACKET_TOO_LARGE, 'AUTH is over the maximum packet size of the client')
@@ -161,9 +161,9 @@ export class Exchange {
   }
 
   #refuse(reason: ReasonCode, why: string): void {
-    if (this.#talk === undefined || this.#party.gone()) return
+    if (this.#exchange === undefined || this.#peer.gone()) return
     const told = this.#current !== undefined && reason === Reason.SERVER_UNAVAILABLE ? inDisconnect : reason
     this.end()
-    this.#party.refused(new PacketError(told, why))
+    this.#peer.refused(new PacketError(told, why))
   }
 }

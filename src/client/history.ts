@@ -7,14 +7,14 @@
  * texts cut to what fits a line, all of it takes some 6 MiB, and 15 at the worst.
  */
 import type { EndReason, Peer } from '../plugins/hooks.js'
-import type { Front } from './channel.js'
+import type { Channel } from './channel.js'
 
 const ofEach = 10
 const inAll = 10_000
 /** Characters of what a client chose. */
 const longest = 200
 
-export interface Attempt {
+export interface ConnectionRecord {
   readonly at: Date
   /** '' when it said none. */
   readonly clientId: string
@@ -30,16 +30,16 @@ export interface Attempt {
   why: string | undefined
 }
 
-export class Attempts {
+export class ConnectionHistory {
   /** Those of an id together, the id that was seen last at the end. */
-  readonly #by = new Map<string, Attempt[]>()
+  readonly #by = new Map<string, ConnectionRecord[]>()
   #count = 0
 
   get size(): number {
     return this.#count
   }
 
-  add(attempt: Attempt): Attempt {
+  add(attempt: ConnectionRecord): ConnectionRecord {
     const clientId = cut(attempt.clientId)
     const kept = {
       ...attempt,
@@ -63,15 +63,15 @@ export class Attempts {
     return kept
   }
 
-  made(front: Front, accepted: boolean): Attempt {
-    const { peer, listener } = front.connection.origin
+  record(channel: Channel, accepted: boolean): ConnectionRecord {
+    const { peer, listener } = channel.connection.origin
     return this.add({
-      at: front.connection.began,
-      clientId: front.claimedId,
-      username: front.suspect.username,
+      at: channel.connection.began,
+      clientId: channel.claimedId,
+      username: channel.ref.username,
       peer,
       listener,
-      version: front.spoken,
+      version: channel.spoken,
       accepted,
       endedAt: undefined,
       end: undefined,
@@ -80,13 +80,13 @@ export class Attempts {
   }
 
   /** Its connection is over, whether it got in or not. */
-  over(front: Front): void {
-    const attempt = front.attempt ?? this.made(front, false)
-    const end = front.connection.reason ?? 'closed'
+  over(channel: Channel): void {
+    const attempt = channel.record ?? this.record(channel, false)
+    const end = channel.connection.reason ?? 'closed'
     attempt.endedAt = new Date()
     attempt.end = end
-    const silent = end === 'keepalive_timeout' ? `its keep alive is ${front.identity?.client.keepAlive} s` : undefined
-    attempt.why = (front.why ?? silent)?.slice(0, longest)
+    const silent = end === 'keepalive_timeout' ? `its keep alive is ${channel.identity?.client.keepAlive} s` : undefined
+    attempt.why = (channel.why ?? silent)?.slice(0, longest)
   }
 
   /** It did not get as far as MQTT. */
@@ -107,7 +107,7 @@ export class Attempts {
   }
 
   /** Of a client id or an address, the oldest first. */
-  of(who: string, address: string | undefined): Attempt[] {
+  of(who: string, address: string | undefined): ConnectionRecord[] {
     const its = this.#by.get(`=${cut(who)}`) ?? []
     if (address === undefined) return [...its]
     const found = [...this.#by.values()].flatMap(list =>

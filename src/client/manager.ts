@@ -1,6 +1,6 @@
 /**
  * The control plane: who is connected, with which identity and which session, and
- * what the operator and plugins may do about it. Each connection has a Front; aedes
+ * what the operator and plugins may do about it. Each connection has a Channel; aedes
  * decides over its life; messages pass by in the data plane.
  */
 import type { Duplex } from 'node:stream'
@@ -10,33 +10,33 @@ import type { Access, Admission } from '../access/access.js'
 import { type Ban, concerns, sayBan } from '../access/banned.js'
 import { BrokerError, messageOf } from '../base/errors.js'
 import type { Log } from '../base/log/log.js'
-import { DeadlineWheel } from '../base/timer-wheel.js'
-import type { MqttOptions } from '../config/broker-options.js'
-import { Hub } from '../delivery/dispatcher.js'
-import { tap } from '../delivery/inline-subscriber.js'
+import { TimerWheel } from '../base/timer-wheel.js'
+import type { MqttOptions } from '../config/broker-keys.js'
+import { Dispatcher } from '../delivery/dispatcher.js'
+import { subscribeInline } from '../delivery/inline-subscriber.js'
 import { Message } from '../delivery/message.js'
 import type { Session } from '../delivery/session/session.js'
 import { Connection, type Origin } from '../net/connection.js'
 import { addressIn } from '../net/peer.js'
 import type { Alarms } from '../observe/alarms.js'
-import { Inquiries } from '../observe/explain/explain.js'
+import { Explain } from '../observe/explain/explain.js'
 import { Metrics } from '../observe/metrics.js'
-import { Overseer } from '../observe/slow-clients.js'
+import { SlowClientMonitor } from '../observe/slow-clients.js'
 import { type Stats, statsOf } from '../observe/stats.js'
 import { type TraceInfo, type TraceKind, Tracer, type TraceTerms } from '../observe/trace/trace.js'
-import { Keeper } from '../persistence/persistence.js'
+import { Persistence } from '../persistence/persistence.js'
 import { aliveKey, aliveMs, type Counts, restore } from '../persistence/restore.js'
 import type { ClientInfo, Message as HookMessage, Hooks } from '../plugins/hooks.js'
 import type { Store } from '../store/store.js'
-import type { JournalEvents, JournalTimes } from '../store/write-queue.js'
+import type { WriteQueueEvents, WriteQueueTimes } from '../store/write-queue.js'
 import type { QoS } from '../wire/frame.js'
 import { isTopicFilter, isTopicName, levelsOf, splitShared } from '../wire/topic.js'
 import { ConnectionLife, type Decisions } from './aedes/policy.js'
-import { type Control, Front } from './channel.js'
-import { type Attempt, Attempts } from './history.js'
-import { frontOptionsOf, hubOptionsOf, limitsOf } from './options.js'
+import { Channel, type ChannelDeps } from './channel.js'
+import { ConnectionHistory, type ConnectionRecord } from './history.js'
+import { channelOptionsOf, dispatcherOptionsOf, limitsOf } from './options.js'
 import { Sessions } from './sessions.js'
-import { Turns } from './takeover.js'
+import { Takeover } from './takeover.js'
 import { willFrom } from './will.js'
 
 /** What outlives the process, and how. */
@@ -44,29 +44,29 @@ export interface Kept {
   readonly store: Store
   /** Whether acknowledgements wait for the disk. */
   readonly waits: boolean
-  readonly times: JournalTimes
+  readonly times: WriteQueueTimes
 }
 
 /** Bytes that may wait for a client that reads slowly, beside its queue. */
 const maxPendingBytes = 1024 * 1024
 
-export class Broker {
+export class ClientManager {
   readonly metrics = new Metrics()
-  readonly hub: Hub
+  readonly dispatcher: Dispatcher
   readonly sessions: Sessions
   readonly tracer: Tracer
-  readonly attempts = new Attempts()
-  readonly inquiries: Inquiries
+  readonly history = new ConnectionHistory()
+  readonly explain: Explain
   #options: MqttOptions
   readonly #access: Access
   readonly #hooks: Hooks
   readonly #log: Log
-  readonly #wheel = new DeadlineWheel()
-  #control: Control
+  readonly #wheel = new TimerWheel()
+  #control: ChannelDeps
   #life: ConnectionLife | undefined
   readonly #connections = new Set<Connection>()
-  readonly #online = new Map<string, Front>()
-  readonly #turns = new Turns()
+  readonly #online = new Map<string, Channel>()
+  readonly #takeover = new Takeover()
 
   readonly #kept: Kept | undefined
   #alive: NodeJS.Timeout | undefined
@@ -86,13 +86,13 @@ export class Broker {
     this.#hooks = hooks
     this.#log = log
     this.tracer = new Tracer(log)
-    const keeper = kept === undefined ? undefined : new Keeper(kept.store, storeAlarms(alarms), kept)
-    this.hub = new Hub(hubOptionsOf(options), keeper, this.metrics)
-    const host = new Overseer(this.#wheel, alarms, log)
-    this.sessions = new Sessions(this.hub, limitsOf(options), this.#wheel, host)
-    this.inquiries = new Inquiries({
+    const persistence = kept === undefined ? undefined : new Persistence(kept.store, storeAlarms(alarms), kept)
+    this.dispatcher = new Dispatcher(dispatcherOptionsOf(options), persistence, this.metrics)
+    const host = new SlowClientMonitor(this.#wheel, alarms, log)
+    this.sessions = new Sessions(this.dispatcher, limitsOf(options), this.#wheel, host)
+    this.explain = new Explain({
       access,
-      hub: this.hub,
+      dispatcher: this.dispatcher,
       sessions: this.sessions,
       online: this.#online,
       isTopic: topic => this.#isTopic(topic)
@@ -108,26 +108,26 @@ export class Broker {
     log: Log,
     alarms: Alarms,
     kept?: Kept
-  ): Promise<Broker> {
-    const broker = new Broker(options, access, hooks, log, alarms, kept)
+  ): Promise<ClientManager> {
+    const broker = new ClientManager(options, access, hooks, log, alarms, kept)
     broker.#life = await ConnectionLife.create(broker.#decisions())
     return broker
   }
 
   /** Reads what the store has. @param progress told now and then how many records have been read. */
   async restore(progress: (records: number) => void): Promise<Counts | undefined> {
-    const { keeper } = this.hub
-    if (this.#kept === undefined || keeper === undefined) return undefined
+    const { persistence } = this.dispatcher
+    if (this.#kept === undefined || persistence === undefined) return undefined
     const { counts, resume } = await restore({
       store: this.#kept.store,
-      keeper,
-      hub: this.hub,
+      persistence,
+      dispatcher: this.dispatcher,
       sessions: this.sessions,
       maxInflight: this.#options.session.maxInflight,
       willFrom: record => willFrom(record, (...who) => this.#access.identity(...who), this.#control),
       progress
     })
-    const alive = (): void => keeper.put('meta', aliveKey, timeNow())
+    const alive = (): void => persistence.put('meta', aliveKey, timeNow())
     alive()
     this.#alive = setInterval(alive, aliveMs).unref()
     this.#resume = resume
@@ -141,13 +141,13 @@ export class Broker {
   }
 
   /** Other options from now on; what a client was told when it came in stays true for its connection. */
-  use(options: MqttOptions): void {
+  reconfigure(options: MqttOptions): void {
     const was = this.#options
     this.#options = options
     this.#control = this.#makeControl()
-    this.hub.use(hubOptionsOf(options))
+    this.dispatcher.reconfigure(dispatcherOptionsOf(options))
     const isSame = isDeepStrictEqual([was.session, was.mqueue], [options.session, options.mqueue])
-    if (!isSame) this.sessions.use(limitsOf(options))
+    if (!isSame) this.sessions.reconfigure(limitsOf(options))
   }
 
   /** Takes over a transport that a listener accepted. */
@@ -159,16 +159,16 @@ export class Broker {
       metrics: this.metrics
     })
     this.#connections.add(connection)
-    const front = new Front(connection, this.#control)
-    if (this.tracer.active) this.tracer.look(front, false)
-    front.start()
+    const channel = new Channel(connection, this.#control)
+    if (this.tracer.active) this.tracer.look(channel, false)
+    channel.start()
     return connection
   }
 
   /** The connected clients, by client id. */
   clients(): ClientInfo[] {
     return [...this.#online.values()]
-      .map(front => front.identity!.client)
+      .map(channel => channel.identity!.client)
       .sort((a, b) => (a.clientId < b.clientId ? -1 : 1))
   }
 
@@ -178,11 +178,11 @@ export class Broker {
 
   /** The same as they came in; may be read over several turns of the event loop. */
   *eachClient(): Generator<ClientInfo> {
-    for (const front of this.#online.values()) yield front.identity!.client
+    for (const channel of this.#online.values()) yield channel.identity!.client
   }
 
-  /** Their fronts, with connection and session; as above. */
-  eachFront(): Iterable<Front> {
+  /** Their channels, with connection and session; as above. */
+  eachChannel(): Iterable<Channel> {
     return this.#online.values()
   }
 
@@ -191,8 +191,8 @@ export class Broker {
   }
 
   /** Of a client id or an address, the oldest first. */
-  lastConnections(who: string): Attempt[] {
-    return this.attempts.of(who, addressIn(who))
+  lastConnections(who: string): ConnectionRecord[] {
+    return this.history.of(who, addressIn(who))
   }
 
   isOnline(clientId: string): boolean {
@@ -201,7 +201,7 @@ export class Broker {
 
   /** emqttd's stats, in its order. */
   stats(): Stats {
-    return statsOf(this.#online.size, this.sessions.size, this.hub)
+    return statsOf(this.#online.size, this.sessions.size, this.dispatcher)
   }
 
   client(clientId: string): ClientInfo {
@@ -221,18 +221,18 @@ export class Broker {
     }
     const options = { noLocal: false, retainAsPublished: false, identifier: 0 }
     const subscription = { subscriber, filter, qos, ...options }
-    this.hub.subscribe(subscription)
+    this.dispatcher.subscribe(subscription)
     const client = this.#online.get(clientId)?.identity?.client
     if (client !== undefined) this.#hooks.tell('session.subscribed', client, filter, qos)
-    if (splitShared(filter).group === undefined) subscriber.feed(this.hub.retainedFor(subscription))
+    if (splitShared(filter).group === undefined) subscriber.replayRetained(this.dispatcher.retainedFor(subscription))
   }
 
   /** A subscription of the program that the broker is embedded in; no ACL applies. Returns what ends it. */
-  tap(filter: string, take: (message: HookMessage) => void): () => void {
+  subscribeInline(filter: string, take: (message: HookMessage) => void): () => void {
     if (!isTopicFilter(filter) || !this.#fits(filter)) {
       throw new BrokerError('BAD_REQUEST', `not a topic filter: "${filter}"`)
     }
-    return tap(this.hub, filter, ({ topic, payload, from }, qos, retain) => {
+    return subscribeInline(this.dispatcher, filter, ({ topic, payload, from }, qos, retain) => {
       try {
         take({ topic, payload: Buffer.from(payload), qos, retain, from })
       } catch (err) {
@@ -242,7 +242,7 @@ export class Broker {
   }
 
   unsubscribe(clientId: string, filter: string): void {
-    const was = this.hub.unsubscribe(this.#session(clientId), filter)
+    const was = this.dispatcher.unsubscribe(this.#session(clientId), filter)
     const client = this.#online.get(clientId)?.identity?.client
     if (was && client !== undefined) this.#hooks.tell('session.unsubscribed', client, filter)
   }
@@ -263,9 +263,9 @@ export class Broker {
   async kickBanned(ban: Ban): Promise<number> {
     const isMeant = concerns(ban)
     let count = 0
-    await this.#eachFront(front => {
-      if (!isMeant(front.suspect)) return
-      front.ban(sayBan(ban))
+    await this.#eachChannel(channel => {
+      if (!isMeant(channel.ref)) return
+      channel.ban(sayBan(ban))
       count++
     })
     return count
@@ -274,15 +274,15 @@ export class Broker {
   /** Begins a trace, also of those who are there. */
   async trace(kind: TraceKind, value: string, home: string, terms: TraceTerms): Promise<TraceInfo> {
     const info = this.tracer.start(kind, value, home, terms)
-    await this.#eachFront(front => this.tracer.look(front, front.session !== undefined))
+    await this.#eachChannel(channel => this.tracer.look(channel, channel.session !== undefined))
     return info
   }
 
-  async #eachFront(work: (front: Front) => void): Promise<void> {
+  async #eachChannel(work: (channel: Channel) => void): Promise<void> {
     let seen = 0
     for (const connection of [...this.#connections]) {
       if (++seen % 5000 === 0) await nextTurn() // messages go on meanwhile
-      if (!connection.closed) work(connection.handler as Front)
+      if (!connection.closed) work(connection.handler as Channel)
     }
   }
 
@@ -295,12 +295,12 @@ export class Broker {
   async publish({ topic, payload, qos, retain, from }: Omit<HookMessage, 'from'> & { from?: string }): Promise<void> {
     if (!this.#isTopic(topic)) throw new BrokerError('BAD_REQUEST', `not a topic: "${topic}"`)
     const message = Message.of(topic, payload, { qos, retain, from })
-    this.hub.publish(message)
+    this.dispatcher.publish(message)
   }
 
   /** Forgets what is retained for the topic. */
   forget(topic: string): void {
-    this.hub.retain(Message.of(topic, Buffer.alloc(0), { retain: true }))
+    this.dispatcher.retain(Message.of(topic, Buffer.alloc(0), { retain: true }))
   }
 
   get connectionCount(): number {
@@ -331,27 +331,27 @@ export class Broker {
     await this.#life?.close()
     this.#wheel.stop()
     clearInterval(this.#alive)
-    const { keeper } = this.hub
-    keeper?.put('meta', aliveKey, timeNow())
-    await keeper?.journal.close()
+    const { persistence } = this.dispatcher
+    persistence?.put('meta', aliveKey, timeNow())
+    await persistence?.queue.close()
   }
 
-  #find(clientId: string): Front {
-    const front = this.#online.get(clientId)
-    if (front === undefined) throw new BrokerError('NOT_FOUND', 'Not Found.')
-    return front
+  #find(clientId: string): Channel {
+    const channel = this.#online.get(clientId)
+    if (channel === undefined) throw new BrokerError('NOT_FOUND', 'Not Found.')
+    return channel
   }
 
-  #makeControl(): Control {
+  #makeControl(): ChannelDeps {
     const hooks = this.#hooks
     const mqtt = (): MqttOptions => this.#options
     const pass = (message: Message): Promise<Message | null> => this.#pass(message)
     return {
-      options: frontOptionsOf(this.#options),
-      hub: this.hub,
+      options: channelOptionsOf(this.#options),
+      dispatcher: this.dispatcher,
       sessions: this.sessions,
       authority: {
-        converse: (method, gone) => this.#access.converse(method, gone),
+        beginExchange: (method, gone) => this.#access.beginExchange(method, gone),
         identity: (client, superuser) => this.#access.identity(client, superuser),
         timeLimit: this.#options.client.idleTimeout
       },
@@ -362,8 +362,8 @@ export class Broker {
         if (action === 'publish' && topic.startsWith('$SYS/')) return false
         return this.#access.authorize(identity, action, topic)
       },
-      banned: suspect => {
-        const ban = this.#access.banned.find(suspect)
+      banned: client => {
+        const ban = this.#access.banned.find(client)
         return ban === undefined ? undefined : sayBan(ban)
       },
       get filter() {
@@ -372,67 +372,67 @@ export class Broker {
       get denyDisconnects() {
         return mqtt().aclDenyAction === 'disconnect'
       },
-      connected: front => this.#connected(front),
-      closed: front => this.#closed(front),
-      subscribed: (front, filter, qos) => hooks.tell('session.subscribed', front.identity!.client, filter, qos),
-      unsubscribed: (front, filter) => hooks.tell('session.unsubscribed', front.identity!.client, filter)
+      connected: channel => this.#connected(channel),
+      closed: channel => this.#closed(channel),
+      subscribed: (channel, filter, qos) => hooks.tell('session.subscribed', channel.identity!.client, filter, qos),
+      unsubscribed: (channel, filter) => hooks.tell('session.unsubscribed', channel.identity!.client, filter)
     }
   }
 
-  #decisions(): Decisions<Front> {
+  #decisions(): Decisions<Channel> {
     return {
-      authenticate: (front, username, password) => {
-        const info = front.info(username)
-        const admission = front.proved ?? this.#access.authenticate(info, password)
-        if (!(admission instanceof Promise)) return this.#judged(front, info, admission)
-        return admission.then(it => this.#judged(front, info, it))
+      authenticate: (channel, username, password) => {
+        const info = channel.info(username)
+        const admission = channel.proved ?? this.#access.authenticate(info, password)
+        if (!(admission instanceof Promise)) return this.#judged(channel, info, admission)
+        return admission.then(it => this.#judged(channel, info, it))
       },
-      authorizeSubscribe: (front, filter) => front.maySubscribe(filter),
-      registered: front => this.#turns.registered(front),
-      unregistered: front => this.#turns.unregistered(front),
+      authorizeSubscribe: (channel, filter) => channel.maySubscribe(filter),
+      registered: channel => this.#takeover.registered(channel),
+      unregistered: channel => this.#takeover.unregistered(channel),
       failed: err => this.#log.error('aedes', { err })
     }
   }
 
   /** At once where it can: most clients need wait for nobody. */
-  #judged(front: Front, info: ClientInfo, admission: Admission): number | undefined | Promise<undefined> {
+  #judged(channel: Channel, info: ClientInfo, admission: Admission): number | undefined | Promise<undefined> {
     if (typeof admission === 'string') {
-      front.why = admission === 'refused' ? 'wrong user name or password' : 'an authenticator failed'
-      this.#log.warning('login refused', { ...front.who(), username: info.username, why: admission })
+      channel.why = admission === 'refused' ? 'wrong user name or password' : 'an authenticator failed'
+      this.#log.warning('login refused', { ...channel.who(), username: info.username, why: admission })
       const code = admission === 'refused' ? 4 : 3
       this.#hooks.tell('client.refused', info, code)
       return code
     }
     const admit = (): undefined => {
-      front.admitted(admission)
+      channel.admitted(admission)
     }
-    const turn = this.#turns.take(front)
+    const turn = this.#takeover.take(channel)
     return turn === undefined ? admit() : turn.then(admit)
   }
 
-  #connected(front: Front): void {
-    const { client } = front.identity!
-    this.#online.set(client.clientId, front)
+  #connected(channel: Channel): void {
+    const { client } = channel.identity!
+    this.#online.set(client.clientId, channel)
     this.metrics.peak('clients', this.#online.size)
-    if (this.tracer.active) this.tracer.look(front, true)
-    front.attempt = this.attempts.made(front, true)
-    this.#log.info('client connected', { ...front.who(), username: client.username })
+    if (this.tracer.active) this.tracer.look(channel, true)
+    channel.record = this.history.record(channel, true)
+    this.#log.info('client connected', { ...channel.who(), username: client.username })
     this.#hooks.tell('client.connected', client)
-    this.#turns.over(front)
+    this.#takeover.over(channel)
   }
 
-  #closed(front: Front): void {
-    const { connection } = front
+  #closed(channel: Channel): void {
+    const { connection } = channel
     this.#connections.delete(connection)
-    this.#turns.over(front)
-    this.attempts.over(front)
-    if (front.session === undefined) return // was never in
-    const { client } = front.identity!
-    if (this.#online.get(client.clientId) === front) this.#online.delete(client.clientId)
+    this.#takeover.over(channel)
+    this.history.over(channel)
+    if (channel.session === undefined) return // was never in
+    const { client } = channel.identity!
+    if (this.#online.get(client.clientId) === channel) this.#online.delete(client.clientId)
     const reason = connection.reason ?? 'closed'
-    const dropped = front.dropped // messages that it was too slow for
+    const dropped = channel.dropped // messages that it was too slow for
     const slow = dropped > 0 ? { dropped } : {}
-    this.#log.info('client disconnected', { ...front.who(), username: client.username, reason, ...slow })
+    this.#log.info('client disconnected', { ...channel.who(), username: client.username, reason, ...slow })
     this.#hooks.tell('client.disconnected', client, reason)
   }
 
@@ -465,7 +465,7 @@ function timeNow(): Buffer {
 
 const storeAlarm = 'store_unwritable'
 
-function storeAlarms(alarms: Alarms): JournalEvents {
+function storeAlarms(alarms: Alarms): WriteQueueEvents {
   return {
     failed: err =>
       alarms.raise(storeAlarm, 'critical', 'the store cannot be written: messages that it must keep are refused', {

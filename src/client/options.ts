@@ -1,12 +1,12 @@
 /** `mqtt.*` as the parts that live by it have it. */
 
 import type { Rate } from '../base/rate-limit.js'
-import type { MqttOptions } from '../config/broker-options.js'
-import type { HubOptions } from '../delivery/dispatcher.js'
+import type { MqttOptions } from '../config/broker-keys.js'
+import type { DispatcherOptions } from '../delivery/dispatcher.js'
 import { Priorities } from '../delivery/session/mqueue.js'
 import type { SessionLimits } from '../delivery/session/session.js'
 
-export interface FrontOptions {
+export interface ChannelOptions {
   /** Bytes. */
   readonly maxClientidLen: number
   readonly maxPacketSize: number
@@ -24,7 +24,7 @@ export interface FrontOptions {
   readonly maxTopicLevels: number
 }
 
-export function frontOptionsOf({ session, client, ...options }: MqttOptions): FrontOptions {
+export function channelOptionsOf({ session, client, ...options }: MqttOptions): ChannelOptions {
   return {
     maxClientidLen: options.maxClientidLen,
     maxPacketSize: options.maxPacketSize,
@@ -40,7 +40,7 @@ export function frontOptionsOf({ session, client, ...options }: MqttOptions): Fr
   }
 }
 
-export function hubOptionsOf({ sharedSubscriptionStrategy, session, retain }: MqttOptions): HubOptions {
+export function dispatcherOptionsOf({ sharedSubscriptionStrategy, session, retain }: MqttOptions): DispatcherOptions {
   return {
     shareStrategy: sharedSubscriptionStrategy,
     maxRetained: retain.maxMessageNum,

@@ -3,10 +3,10 @@
  * will is sent when its delay is over, and the session ends when it expires.
  */
 
-import { type DeadlineWheel, now, type Watched } from '../base/timer-wheel.js'
-import type { Hub } from '../delivery/dispatcher.js'
+import { now, type TimerWheel, type WheelItem } from '../base/timer-wheel.js'
+import type { Dispatcher } from '../delivery/dispatcher.js'
 import { Session, type SessionHost, type SessionLimits } from '../delivery/session/session.js'
-import { type Keeper, type Receipt, SessionKeep } from '../persistence/persistence.js'
+import { type Durability, type Persistence, SessionLog } from '../persistence/persistence.js'
 import type { LastWill, WillRecord } from './will.js'
 
 /** Seconds; 0xffffffff never expires (MQTT 5, section 3.1.2.11.2). */
@@ -29,9 +29,9 @@ export interface SessionRecord {
 }
 
 /** A session and its time alone. */
-class Stay implements Watched {
+class SessionLifetime implements WheelItem {
   readonly session: Session
-  readonly #wheel: DeadlineWheel
+  readonly #wheel: TimerWheel
   readonly #over: () => void
   expirySeconds: number
   /** The client's, from its CONNECT on until it is sent or no longer due. */
@@ -43,7 +43,7 @@ class Stay implements Watched {
   /** On the clock of the wall. */
   #awayAt: number | undefined
 
-  constructor(session: Session, expirySeconds: number, wheel: DeadlineWheel, over: () => void) {
+  constructor(session: Session, expirySeconds: number, wheel: TimerWheel, over: () => void) {
     this.session = session
     this.expirySeconds = expirySeconds
     this.#wheel = wheel
@@ -51,7 +51,7 @@ class Stay implements Watched {
   }
 
   /** @param since on the clock of the wall. */
-  alone(since = Date.now()): void {
+  disconnected(since = Date.now()): void {
     const from = now() - Math.max(0, Date.now() - since)
     this.#awayAt = since
     this.#expiresAt = this.expirySeconds >= never ? Number.POSITIVE_INFINITY : from + this.expirySeconds * 1000
@@ -60,7 +60,7 @@ class Stay implements Watched {
   }
 
   /** The client is back: the will it left is no longer due [MQTT-3.1.3-9]. */
-  back(will: LastWill | undefined): void {
+  resumed(will: LastWill | undefined): void {
     this.will = will
     this.#awayAt = undefined
     this.#willAt = this.#expiresAt = Number.POSITIVE_INFINITY
@@ -88,7 +88,7 @@ class Stay implements Watched {
     this.#leaving = will
     void will.publish().then(() => {
       if (this.#leaving === will) this.#leaving = undefined
-      this.session.keep?.changed()
+      this.session.sessionLog?.changed()
     })
   }
 
@@ -112,49 +112,49 @@ export interface Opened {
   readonly session: Session
   readonly present: boolean
   /** Open until the store has it so: the session as it is now, and none that was discarded. */
-  readonly receipt: Receipt | undefined
+  readonly durability: Durability | undefined
 }
 
 export class Sessions {
-  readonly #hub: Hub
+  readonly #dispatcher: Dispatcher
   #limits: SessionLimits
-  readonly #wheel: DeadlineWheel
+  readonly #wheel: TimerWheel
   readonly #host: SessionHost
-  readonly #stays = new Map<string, Stay>()
+  readonly #lifetimes = new Map<string, SessionLifetime>()
 
-  constructor(hub: Hub, limits: SessionLimits, wheel: DeadlineWheel, host: SessionHost) {
-    this.#hub = hub
+  constructor(dispatcher: Dispatcher, limits: SessionLimits, wheel: TimerWheel, host: SessionHost) {
+    this.#dispatcher = dispatcher
     this.#limits = limits
     this.#wheel = wheel
     this.#host = host
   }
 
   /** Other limits, also for the sessions that there are. */
-  use(limits: SessionLimits): void {
+  reconfigure(limits: SessionLimits): void {
     this.#limits = limits
-    for (const { session } of this.#stays.values()) session.use(limits)
+    for (const { session } of this.#lifetimes.values()) session.reconfigure(limits)
   }
 
   get size(): number {
-    return this.#stays.size
+    return this.#lifetimes.size
   }
 
   all(): Session[] {
-    return [...this.#stays.values()].map(({ session }) => session)
+    return [...this.#lifetimes.values()].map(({ session }) => session)
   }
 
   get(clientId: string): Session | undefined {
-    return this.#stays.get(clientId)?.session
+    return this.#lifetimes.get(clientId)?.session
   }
 
   /** Whether the session ends with its connection. */
   transient(clientId: string): boolean {
-    return this.#stays.get(clientId)?.expirySeconds === 0
+    return this.#lifetimes.get(clientId)?.expirySeconds === 0
   }
 
   /** May be read over several turns of the event loop. */
   *each(): Generator<Session> {
-    for (const { session } of this.#stays.values()) yield session
+    for (const { session } of this.#lifetimes.values()) yield session
   }
 
   /**
@@ -162,72 +162,72 @@ export class Sessions {
    * @param will published when the client goes without saying so.
    */
   open(clientId: string, cleanStart: boolean, expirySeconds: number, will: LastWill | undefined): Opened {
-    const before = this.#stays.get(clientId)
-    const { keeper } = this.#hub
-    if (keeper?.journal.isFailing !== true) keeper?.gather() // else who comes in would wait for the next try
+    const before = this.#lifetimes.get(clientId)
+    const { persistence } = this.#dispatcher
+    if (persistence?.queue.isFailing !== true) persistence?.gather() // else who comes in would wait for the next try
     if (before !== undefined && !cleanStart && !before.isOver) {
       const { session } = before
       this.#wheel.forget(before)
-      before.back(will)
+      before.resumed(will)
       before.expirySeconds = expirySeconds
       if (expirySeconds === 0) this.#forget(session)
-      session.keep?.changed()
-      return { session, present: true, receipt: keeper?.gathered() }
+      session.sessionLog?.changed()
+      return { session, present: true, durability: persistence?.gathered() }
     }
     if (before !== undefined) this.#end(clientId, before)
-    const session = new Session(clientId, this.#limits, this.#host, new Date(), this.#hub.metrics)
-    const stay = this.#stayOf(session, expirySeconds)
-    stay.will = will
-    if (expirySeconds > 0 && keeper !== undefined) {
-      this.#keep(stay, new SessionKeep(keeper, clientId, session))
-      session.keep?.changed()
+    const session = new Session(clientId, this.#limits, this.#host, new Date(), this.#dispatcher.metrics)
+    const lifetime = this.#lifetimeOf(session, expirySeconds)
+    lifetime.will = will
+    if (expirySeconds > 0 && persistence !== undefined) {
+      this.#keep(lifetime, new SessionLog(persistence, clientId, session))
+      session.sessionLog?.changed()
     }
-    return { session, present: false, receipt: keeper?.gathered() }
+    return { session, present: false, durability: persistence?.gathered() }
   }
 
-  #stayOf(session: Session, expirySeconds: number): Stay {
+  #lifetimeOf(session: Session, expirySeconds: number): SessionLifetime {
     const { clientId } = session
-    const stay = new Stay(session, expirySeconds, this.#wheel, () => this.end(clientId))
-    this.#stays.set(clientId, stay)
-    this.#hub.metrics.peak('sessions', this.#stays.size)
-    return stay
+    const lifetime = new SessionLifetime(session, expirySeconds, this.#wheel, () => this.end(clientId))
+    this.#lifetimes.set(clientId, lifetime)
+    this.#dispatcher.metrics.peak('sessions', this.#lifetimes.size)
+    return lifetime
   }
 
-  #keep(stay: Stay, keep: SessionKeep): void {
-    stay.session.keep = keep
-    keep.record = () => (stay.session.keep === keep ? stay.record(keep.id) : undefined)
+  #keep(lifetime: SessionLifetime, keep: SessionLog): void {
+    lifetime.session.sessionLog = keep
+    keep.record = () => (lifetime.session.sessionLog === keep ? lifetime.record(keep.id) : undefined)
   }
 
   /** It ends with its connection now, and nothing of it would be of use after a crash. */
   #forget(session: Session): void {
-    const { keep } = session
-    if (keep === undefined) return
-    this.#hub.forget(session, session.waiting())
-    keep.changed()
+    const { sessionLog } = session
+    if (sessionLog === undefined) return
+    this.#dispatcher.forget(session, session.waiting())
+    sessionLog.changed()
   }
 
   /** A session of the store; its messages come with Session.restore(), and resume() when all is there. */
-  restore(record: SessionRecord, keeper: Keeper, will: LastWill | undefined): Session {
+  restore(record: SessionRecord, persistence: Persistence, will: LastWill | undefined): Session {
     const { id, clientId, createdAt, expiry } = record
-    const session = new Session(clientId, this.#limits, this.#host, new Date(createdAt), this.#hub.metrics)
-    const stay = this.#stayOf(session, expiry)
-    stay.will = will
-    this.#keep(stay, new SessionKeep(keeper, clientId, session, { id }))
+    const session = new Session(clientId, this.#limits, this.#host, new Date(createdAt), this.#dispatcher.metrics)
+    const lifetime = this.#lifetimeOf(session, expiry)
+    lifetime.will = will
+    this.#keep(lifetime, new SessionLog(persistence, clientId, session, { id }))
     return session
   }
 
   /** The time alone of a restored session goes on, or is over. @param since when its client went, on the clock of the wall. */
   resume(session: Session, since: number): void {
-    const stay = this.#stays.get(session.clientId)!
-    stay.alone(since)
-    if (stay.isOver) stay.expire()
-    else this.#wheel.watch(stay)
+    const lifetime = this.#lifetimes.get(session.clientId)!
+    lifetime.disconnected(since)
+    if (lifetime.isOver) lifetime.expire()
+    else this.#wheel.watch(lifetime)
   }
 
   /** MQTT 5's DISCONNECT may change how long the session lives on. */
   setExpiry(clientId: string, expirySeconds: number): void {
-    const stay = this.#stays.get(clientId)
-    if (stay !== undefined) stay.expirySeconds = expirySeconds
+    const lifetime = this.#lifetimes.get(clientId)
+    if (lifetime !== undefined) lifetime.expirySeconds = expirySeconds
   }
 
   /**
@@ -236,31 +236,31 @@ export class Sessions {
    */
   leave(session: Session, will: LastWill | undefined): void {
     session.detach()
-    const stay = this.#stays.get(session.clientId)
-    if (stay?.session !== session) {
+    const lifetime = this.#lifetimes.get(session.clientId)
+    if (lifetime?.session !== session) {
       void will?.publish()
       return
     }
-    stay.will = will
-    stay.alone()
-    if (stay.expirySeconds === 0 || will?.delay === 0) stay.sendWill()
-    session.keep?.changed()
-    if (stay.expirySeconds === 0) this.#end(session.clientId, stay)
-    else this.#wheel.watch(stay)
+    lifetime.will = will
+    lifetime.disconnected()
+    if (lifetime.expirySeconds === 0 || will?.delay === 0) lifetime.sendWill()
+    session.sessionLog?.changed()
+    if (lifetime.expirySeconds === 0) this.#end(session.clientId, lifetime)
+    else this.#wheel.watch(lifetime)
   }
 
   end(clientId: string): void {
-    const stay = this.#stays.get(clientId)
-    if (stay !== undefined) this.#end(clientId, stay)
+    const lifetime = this.#lifetimes.get(clientId)
+    if (lifetime !== undefined) this.#end(clientId, lifetime)
   }
 
-  #end(clientId: string, stay: Stay): void {
-    const { session } = stay
-    const { keep } = session
-    this.#stays.delete(clientId)
-    this.#wheel.forget(stay)
-    stay.sendWill()
-    this.#hub.end(session)
-    keep?.changed()
+  #end(clientId: string, lifetime: SessionLifetime): void {
+    const { session } = lifetime
+    const { sessionLog } = session
+    this.#lifetimes.delete(clientId)
+    this.#wheel.forget(lifetime)
+    lifetime.sendWill()
+    this.#dispatcher.end(session)
+    sessionLog?.changed()
   }
 }

@@ -1,22 +1,22 @@
 /**
- * SUBSCRIBE and UNSUBSCRIBE, once aedes has judged them: what they change in the hub, a
+ * SUBSCRIBE and UNSUBSCRIBE, once aedes has judged them: what they change in the dispatcher, a
  * code for each filter in the order of the packet, and what is to be on disk before the
  * client is answered. Retained messages follow the answer.
  */
 
 import type { Session } from '../delivery/session/session.js'
-import type { Receipt } from '../persistence/persistence.js'
+import type { Durability } from '../persistence/persistence.js'
 import { sayReason } from '../wire/describe.js'
 import { type Subscribe, suback, type Unsubscribe, unsuback, type Version } from '../wire/packets.js'
 import { PacketError, Reason, type ReasonCode } from '../wire/reason-codes.js'
 import { levelsOf, mounted, splitShared } from '../wire/topic.js'
-import type { Control, Front } from './channel.js'
+import type { Channel, ChannelDeps } from './channel.js'
 
 /** Done as far as the process goes. */
 export interface Settled {
   /** Open while it is not on disk. */
-  readonly receipt: Receipt | undefined
-  /** Makes the packet that says what came of it; once the receipt is settled. */
+  readonly durability: Durability | undefined
+  /** Makes the packet that says what came of it; once the durability is settled. */
   answer(): Buffer
   /** What follows the answer. */
   after?(): void
@@ -31,23 +31,23 @@ export function checkAnswer(codes: number, maximumPacketSize: number): void {
 
 /** @param granted aedes' code for each filter, in the order of the packet [MQTT-3.8.4-6]. */
 export function subscribe(
-  front: Front,
+  channel: Channel,
   session: Session,
   version: Version,
   { packetId, requests, identifier }: Subscribe,
   granted: Buffer,
-  control: Control
+  control: ChannelDeps
 ): Settled {
-  const { hub, options } = control
+  const { dispatcher, options } = control
   const refusal = (reason: ReasonCode): number => (version === 5 ? reason : 0x80)
   const feeds: (() => void)[] = []
   const added: string[] = []
-  hub.keeper?.gather()
+  dispatcher.persistence?.gather()
   const codes = requests.map((request, i) => {
     const { qos, noLocal, retainAsPublished, retainHandling } = request
-    const filter = mounted(front.mountpoint, request.filter)
+    const filter = mounted(channel.mountpoint, request.filter)
     const refused = (reason: ReasonCode): number => {
-      session.refuse(filter, sayReason(reason))
+      session.noteDenial(filter, sayReason(reason))
       return refusal(reason)
     }
     if (granted[i] === 0x80) return refused(Reason.NOT_AUTHORIZED)
@@ -56,23 +56,23 @@ export function subscribe(
     const full = options.maxSubscriptions > 0 && session.subscriptions.size >= options.maxSubscriptions
     if (full && !session.subscriptions.has(filter)) return refused(Reason.QUOTA_EXCEEDED)
     const subscription = { subscriber: session, filter, qos, noLocal, retainAsPublished, identifier }
-    const { isNew } = hub.subscribe(subscription)
-    session.refusals?.forget(filter)
+    const { isNew } = dispatcher.subscribe(subscription)
+    session.denials?.forget(filter)
     if (isNew) added.push(filter)
-    control.subscribed(front, request.filter, qos)
+    control.subscribed(channel, request.filter, qos)
     const shared = splitShared(filter).group !== undefined // no retained messages (MQTT 5, section 4.8.2)
     if (!shared && (retainHandling === 0 || (retainHandling === 1 && isNew))) {
-      feeds.push(() => session.feed(hub.retainedFor(subscription)))
+      feeds.push(() => session.replayRetained(dispatcher.retainedFor(subscription)))
     }
     return qos
   })
-  const receipt = hub.keeper?.gathered()
-  const isKept = (): boolean => receipt?.failed !== true
+  const durability = dispatcher.persistence?.gathered()
+  const isKept = (): boolean => durability?.failed !== true
   return {
-    receipt,
+    durability,
     answer() {
-      if (!isKept()) for (const filter of added) hub.unsubscribe(session, filter)
-      hub.metrics.subackSent++
+      if (!isKept()) for (const filter of added) dispatcher.unsubscribe(session, filter)
+      dispatcher.metrics.subackSent++
       return suback(version, packetId, isKept() ? codes : codes.map(() => refusal(Reason.QUOTA_EXCEEDED)))
     },
     after() {
@@ -82,23 +82,23 @@ export function subscribe(
 }
 
 export function unsubscribe(
-  front: Front,
+  channel: Channel,
   session: Session,
   version: Version,
   { packetId, filters }: Unsubscribe,
-  control: Control
+  control: ChannelDeps
 ): Settled {
-  const { hub } = control
-  hub.keeper?.gather()
+  const { dispatcher } = control
+  dispatcher.persistence?.gather()
   const codes = filters.map(filter => {
-    const was = hub.unsubscribe(session, mounted(front.mountpoint, filter))
-    if (was) control.unsubscribed(front, filter)
+    const was = dispatcher.unsubscribe(session, mounted(channel.mountpoint, filter))
+    if (was) control.unsubscribed(channel, filter)
     return was ? Reason.SUCCESS : Reason.NO_SUBSCRIPTION_EXISTED
   })
   return {
-    receipt: hub.keeper?.gathered(),
+    durability: dispatcher.persistence?.gathered(),
     answer() {
-      hub.metrics.unsubackSent++
+      dispatcher.metrics.unsubackSent++
       return unsuback(version, packetId, codes)
     }
   }

@@ -9,10 +9,10 @@ import { encodeProperties, In, readProperties } from '../wire/properties.js'
 import { Reader } from '../wire/reader.js'
 
 /** What it takes to publish one. */
-export interface WillHost {
+export interface WillDeps {
   authorize(identity: Identity, action: Action, topic: string): boolean | Promise<boolean>
   readonly filter: ((message: Message) => Promise<Message | null>) | undefined
-  readonly hub: { publish(message: Message): number }
+  readonly dispatcher: { publish(message: Message): number }
   readonly log: Log
 }
 
@@ -33,9 +33,9 @@ export class LastWill {
   readonly #will: Will
   readonly #identity: Identity
   readonly #mountpoint: string
-  readonly #host: WillHost
+  readonly #host: WillDeps
 
-  constructor(will: Will, identity: Identity, mountpoint: string, host: WillHost) {
+  constructor(will: Will, identity: Identity, mountpoint: string, host: WillDeps) {
     this.#will = will
     this.#identity = identity
     this.#mountpoint = mountpoint
@@ -56,13 +56,13 @@ export class LastWill {
 
   async #publish(): Promise<void> {
     const { topic, payload, qos, retain, properties } = this.#will
-    const { hub, filter } = this.#host
+    const { dispatcher, filter } = this.#host
     if (!(await this.#host.authorize(this.#identity, 'publish', topic))) return
     const from = this.#identity.client.clientId
     let message: Message | null = Message.withProperties(topic, payload, { qos, retain, from }, properties)
     if (filter !== undefined) message = await filter(message)
     if (message === null) return
-    hub.publish(this.#mountpoint === '' ? message : message.under(this.#mountpoint))
+    dispatcher.publish(this.#mountpoint === '' ? message : message.under(this.#mountpoint))
   }
 
   record(): WillRecord {
@@ -86,7 +86,7 @@ export class LastWill {
 export function willFrom(
   { payload, properties, mountpoint, superuser, client, ...rest }: WillRecord,
   identify: (client: ClientInfo, superuser: boolean) => Identity,
-  host: WillHost
+  host: WillDeps
 ): LastWill {
   const encoded = packet(0, Buffer.from(properties, 'base64')).subarray(1) // with the length that stands before them
   const will = {

@@ -26,7 +26,7 @@ export const acl = {
       ['--user <username>', 'of a client that need not be connected'],
       ['--ip <address>', 'its address; 127.0.0.1']
     ],
-    async run({ broker }, { words, user, ip }) {
+    async run({ clients }, { words, user, ip }) {
       const [action, topic, ...more] = words.slice(-2)
       const [clientId, ...tooMany] = words.slice(0, -2)
       if ((action !== 'publish' && action !== 'subscribe') || topic === undefined || more.length + tooMany.length > 0) {
@@ -36,7 +36,7 @@ export const acl = {
       if (clientId === undefined && !isMadeUp) {
         throw new BrokerError('BAD_REQUEST', 'whose? Give a client id, or --user and --ip')
       }
-      if (!isMadeUp && !broker.isOnline(clientId!)) {
+      if (!isMadeUp && !clients.isOnline(clientId!)) {
         throw new BrokerError('NOT_FOUND', `${clientId} is not connected; say who it would be with --user and --ip`)
       }
       const who = {
@@ -44,7 +44,7 @@ export const acl = {
         ...(user === undefined ? {} : { username: user }),
         ...(ip === undefined ? {} : { address: ip })
       }
-      return await broker.inquiries.explainAcl(who, action, topic)
+      return await clients.explain.explainAcl(who, action, topic)
     },
     print: explained
   })

@@ -34,9 +34,9 @@ export const banned = {
       ['--until <date>', 'until when: 2027-01-31T18:00:00Z'],
       ['--reason <text>', 'why, for the list and the log']
     ],
-    async run({ access, broker, log }, { as, who, ...terms }) {
+    async run({ access, clients, log }, { as, who, ...terms }) {
       const ban = access.banned.add(as, who, terms)
-      const kicked = await broker.kickBanned(ban)
+      const kicked = await clients.kickBanned(ban)
       const { until, reason } = ban
       const end = until === undefined ? {} : { until: new Date(until).toISOString() }
       log.info('banned', { [ban.kind]: ban.who, ...end, ...(reason === undefined ? {} : { reason }), kicked })

@@ -31,23 +31,23 @@ export const broker = {
   }),
   'broker stats': command({
     summary: 'Show broker statistics of clients, topics, subscribers',
-    run: ({ broker }) => broker.stats(),
+    run: ({ clients }) => clients.stats(),
     print: stats => lines(stats, 20)
   }),
   'broker metrics': command({
     summary: 'Show broker metrics',
-    run: ({ broker }) => broker.metrics.standard(broker.hub.retained.size),
+    run: ({ clients }) => clients.metrics.standard(clients.dispatcher.retained.size),
     print: metrics => lines(metrics, 24)
   }),
   'broker losses': command({
     summary: 'Show what did not get through, by cause, and packets of MQTT 5',
-    run: ({ broker }) => broker.metrics.more(),
+    run: ({ clients }) => clients.metrics.more(),
     print: metrics => lines(metrics, 28)
   }),
   'broker latency': command({
     summary: 'Show how long messages took through the broker',
-    run: ({ broker }) => {
-      const { latency } = broker.metrics
+    run: ({ clients }) => {
+      const { latency } = clients.metrics
       const mean = latency.count === 0 ? 0 : latency.sum / latency.count
       return { unit: 'ms', count: latency.count, mean: Number(mean.toFixed(3)), buckets: rowsOf(latency) }
     },
@@ -60,11 +60,11 @@ export const broker = {
   }),
   'broker queues': command({
     summary: 'Show how many sessions have queues of which length',
-    async run({ broker }) {
+    async run({ clients }) {
       const counts = new Array<number>(lengths.length + 1).fill(0)
       let sessions = 0
       let messages = 0
-      for (const { queueLength } of broker.sessions.each()) {
+      for (const { queueLength } of clients.sessions.each()) {
         const at = lengths.findIndex(most => queueLength <= most)
         counts[at === -1 ? lengths.length : at]!++
         messages += queueLength

@@ -1,5 +1,5 @@
 import { BrokerError } from '../base/errors.js'
-import type { Attempt } from '../client/history.js'
+import type { ConnectionRecord } from '../client/history.js'
 import type { ClientInfo } from '../plugins/hooks.js'
 import type { Server } from '../server/server.js'
 import { command, visible } from './command.js'
@@ -40,8 +40,8 @@ function row({
   }
 }
 
-function* all({ broker }: Server): Generator<ClientRow> {
-  for (const client of broker.eachClient()) yield row(client)
+function* all({ clients }: Server): Generator<ClientRow> {
+  for (const client of clients.eachClient()) yield row(client)
 }
 
 /** emqttd's line; `undefined` is what it prints for a client without a user name. */
@@ -50,7 +50,18 @@ const show = (c: ClientRow): string =>
 
 const seconds = (at: Date): number => Math.floor(at.getTime() / 1000)
 
-const attemptRow = ({ at, clientId, username, peer, listener, version, accepted, endedAt, end, why }: Attempt) => ({
+const attemptRow = ({
+  at,
+  clientId,
+  username,
+  peer,
+  listener,
+  version,
+  accepted,
+  endedAt,
+  end,
+  why
+}: ConnectionRecord) => ({
   at: seconds(at),
   client_id: clientId,
   username: username ?? null,
@@ -85,15 +96,18 @@ export const clients = {
   'clients show': command({
     summary: 'Show a client',
     usage: '<clientId>',
-    run: ({ broker }, { clientId }) => ({ ...row(broker.client(clientId)), session: load(broker.session(clientId)) }),
+    run: ({ clients }, { clientId }) => ({
+      ...row(clients.client(clientId)),
+      session: load(clients.session(clientId))
+    }),
     print: show
   }),
   'clients kick': command({
     summary: 'Kick out a client',
     usage: '<clientId>',
     acts: true,
-    async run({ broker, log }, { clientId }) {
-      await broker.kick(clientId)
+    async run({ clients, log }, { clientId }) {
+      await clients.kick(clientId)
       log.info('client kicked', { clientId })
       return { client_id: clientId }
     }
@@ -102,8 +116,8 @@ export const clients = {
     summary: 'Show how the last connections of a client or an address ended',
     usage: '<clientId>',
     synopsis: '<clientId | ip>',
-    run({ broker }, { clientId }) {
-      const found = broker.lastConnections(clientId)
+    run({ clients }, { clientId }) {
+      const found = clients.lastConnections(clientId)
       if (found.length === 0) throw new BrokerError('NOT_FOUND', `no connection of ${clientId} is remembered`)
       return found.map(attemptRow)
     },

@@ -7,7 +7,7 @@ import { command } from './command.js'
 const most = 200
 
 const kinds: Readonly<Record<string, (server: Server) => Iterable<string> | Promise<Iterable<string>>>> = {
-  clients: ({ broker }) => broker.clientIds(),
+  clients: ({ clients }) => clients.clientIds(),
   plugins: async ({ plugins }) => (await plugins.list()).map(({ name }) => name),
   listeners: ({ listeners }) => listeners.map(({ name }) => name),
   keys: ({ reloads }) => reloads?.show().map(({ key }) => key) ?? [],

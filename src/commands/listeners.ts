@@ -83,8 +83,8 @@ const usage = '<proto> <port>'
 const acts = true
 
 /** Its clients are told so. */
-async function closed({ broker }: Server, listener: Door): Promise<void> {
-  broker.hangUpOn(listener.name)
+async function closed({ clients }: Server, listener: Door): Promise<void> {
+  clients.hangUpOn(listener.name)
   await listener.close({ goodbyes: true })
 }
 

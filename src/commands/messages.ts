@@ -42,8 +42,8 @@ export const messages = {
       ['--qos <qos>', 'of the message; 0'],
       ['--size <bytes>', 'of its payload; 0']
     ],
-    run: ({ broker }, { clientId, topic, from, qos, size }) =>
-      broker.inquiries.whyMessage({
+    run: ({ clients }, { clientId, topic, from, qos, size }) =>
+      clients.explain.whyMessage({
         clientId,
         topic,
         from,

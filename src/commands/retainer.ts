@@ -9,14 +9,14 @@ const aTurn = 500
 
 const row = ({ topic, qos, payloadLength, from }: Message) => ({ topic, qos, size: payloadLength, from: from ?? null })
 
-function* all({ broker }: Server): Generator<ReturnType<typeof row>> {
-  for (const message of broker.hub.retained.all()) yield row(message)
+function* all({ clients }: Server): Generator<ReturnType<typeof row>> {
+  for (const message of clients.dispatcher.retained.all()) yield row(message)
 }
 
 export const retainer = {
   'retainer info': command({
     summary: 'Show the count of retained messages',
-    run: ({ broker }) => ({ 'retained/total': broker.hub.retained.size }),
+    run: ({ clients }) => ({ 'retained/total': clients.dispatcher.retained.size }),
     print: info => `retained/total: ${info['retained/total']}`
   }),
   'retainer topics': command({
@@ -27,8 +27,8 @@ export const retainer = {
   'retainer show': command({
     summary: 'Show a retained message',
     usage: '<topic>',
-    run({ broker }, { topic }) {
-      const message = broker.hub.retained.get(topic)
+    run({ clients }, { topic }) {
+      const message = clients.dispatcher.retained.get(topic)
       if (message === undefined) throw new BrokerError('NOT_FOUND', 'Not Found.')
       const { payload, expiresAt } = message
       const text = payload.toString('utf8')
@@ -50,11 +50,11 @@ export const retainer = {
     summary: 'Clean all retained messages, or those that a filter matches',
     usage: '[filter]',
     acts: true,
-    async run({ broker, log }, { filter }) {
+    async run({ clients, log }, { filter }) {
       let cleaned = 0
-      const { retained } = broker.hub
+      const { retained } = clients.dispatcher
       for (const { topic } of filter === undefined ? retained.all() : retained.match(filter)) {
-        broker.forget(topic)
+        clients.forget(topic)
         if (++cleaned % aTurn === 0) await nextTurn()
       }
       log.info('retained messages cleaned', { count: cleaned, ...(filter === undefined ? {} : { filter }) })

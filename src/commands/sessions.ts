@@ -26,9 +26,9 @@ const row = (session: Session, transient: boolean) => ({
 
 type SessionRow = ReturnType<typeof row>
 
-function* rows({ broker }: Server, wanted?: 'persistent' | 'transient'): Generator<SessionRow> {
-  for (const session of broker.sessions.each()) {
-    const transient = broker.sessions.transient(session.clientId)
+function* rows({ clients }: Server, wanted?: 'persistent' | 'transient'): Generator<SessionRow> {
+  for (const session of clients.sessions.each()) {
+    const transient = clients.sessions.transient(session.clientId)
     if (wanted === undefined || transient === (wanted === 'transient')) yield row(session, transient)
   }
 }
@@ -53,10 +53,10 @@ export const sessions = {
   'sessions show': command({
     summary: 'Show a session',
     usage: '<clientId>',
-    run({ broker }, { clientId }) {
-      const session = broker.sessions.get(clientId)
+    run({ clients }, { clientId }) {
+      const session = clients.sessions.get(clientId)
       if (session === undefined) throw new BrokerError('NOT_FOUND', 'Not Found.')
-      return row(session, broker.sessions.transient(clientId))
+      return row(session, clients.sessions.transient(clientId))
     },
     print: show
   })

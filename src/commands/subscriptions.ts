@@ -18,8 +18,8 @@ const row = ({ subscriber, filter, qos }: Subscription<Session>) => {
 
 type Row = ReturnType<typeof row>
 
-function* all({ broker }: Server): Generator<Row> {
-  for (const session of broker.sessions.each()) {
+function* all({ clients }: Server): Generator<Row> {
+  for (const session of clients.sessions.each()) {
     for (const subscription of session.subscriptions.values()) yield row(subscription)
   }
 }
@@ -38,8 +38,8 @@ export const subscriptions = {
   'subscriptions show': command({
     summary: 'Show subscriptions of a client',
     usage: '<clientId>',
-    run({ broker }, { clientId }) {
-      const rows = [...(broker.sessions.get(clientId)?.subscriptions.values() ?? [])].map(row)
+    run({ clients }, { clientId }) {
+      const rows = [...(clients.sessions.get(clientId)?.subscriptions.values() ?? [])].map(row)
       if (rows.length === 0) throw new BrokerError('NOT_FOUND', 'Not Found.')
       return rows
     },
@@ -49,9 +49,9 @@ export const subscriptions = {
     summary: 'Add a static subscription manually',
     usage: '<clientId> <topic> <qos>',
     acts: true,
-    run({ broker, log }, { clientId, topic, qos }) {
+    run({ clients, log }, { clientId, topic, qos }) {
       if (!/^[012]$/.test(qos)) throw new BrokerError('BAD_REQUEST', 'QoS should be 0, 1, 2')
-      broker.subscribe(clientId, topic, Number(qos) as 0 | 1 | 2)
+      clients.subscribe(clientId, topic, Number(qos) as 0 | 1 | 2)
       log.info('subscription added', { clientId, filter: topic, qos })
       return { client_id: clientId, filter: topic, qos: Number(qos) }
     },
@@ -61,8 +61,8 @@ export const subscriptions = {
     summary: 'Delete a static subscription manually',
     usage: '<clientId> <topic>',
     acts: true,
-    run({ broker, log }, { clientId, topic }) {
-      broker.unsubscribe(clientId, topic)
+    run({ clients, log }, { clientId, topic }) {
+      clients.unsubscribe(clientId, topic)
       log.info('subscription deleted', { clientId, filter: topic })
       return { client_id: clientId, filter: topic }
     },

@@ -6,13 +6,13 @@ export interface Route {
   readonly node: string
 }
 
-function* all({ broker, options }: Server): Generator<Route> {
-  for (const topic of broker.hub.router.filters()) yield { topic, node: options.node.name }
+function* all({ clients, options }: Server): Generator<Route> {
+  for (const topic of clients.dispatcher.router.filters()) yield { topic, node: options.node.name }
 }
 
 /** None or one: there is one node. */
-const one = ({ broker, options }: Server, topic: string): Route[] =>
-  broker.hub.router.has(topic) ? [{ topic, node: options.node.name }] : []
+const one = ({ clients, options }: Server, topic: string): Route[] =>
+  clients.dispatcher.router.has(topic) ? [{ topic, node: options.node.name }] : []
 
 const route = ({ topic, node }: Route): string => `${visible(topic)} -> ${node}`
 const routes = (rows: Route[]): string => rows.map(route).join('\n')

@@ -38,17 +38,17 @@ function print(done: Done): string {
 }
 
 async function trace(
-  { broker, home }: Server,
+  { clients, home }: Server,
   kind: TraceKind,
   value: string,
   { file, ...terms }: TraceTerms
 ): Promise<Done> {
   if (file === 'off') {
-    const { file: was } = broker.tracer.stop(kind, value)
+    const { file: was } = clients.tracer.stop(kind, value)
     return { kind, value, tracing: false, file: was, named: true }
   }
   if (home === undefined) throw new BrokerError('UNAVAILABLE', 'this broker keeps no files')
-  const info = await broker.trace(kind, value, home.root, { file, ...terms })
+  const info = await clients.trace(kind, value, home.root, { file, ...terms })
   return { kind, value, tracing: true, file: info.file, named: file !== undefined }
 }
 
@@ -62,7 +62,7 @@ const options = [
 export const traces = {
   'trace list': command({
     summary: 'List all traces',
-    run: ({ broker }) => broker.tracer.list().map(row),
+    run: ({ clients }) => clients.tracer.list().map(row),
     print: rows => rows.map(where).join('\n')
   }),
   'trace client': command({

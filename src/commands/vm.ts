@@ -9,8 +9,8 @@ const print = (values: object): string =>
     .join('\n')
 
 /** Sockets, of which each is a file too. */
-const ports = async ({ broker, listeners, vm }: Server) => ({
-  'ports/count': broker.connectionCount + listeners.length,
+const ports = async ({ clients, listeners, vm }: Server) => ({
+  'ports/count': clients.connectionCount + listeners.length,
   'ports/limit': (await vm.io())['io/max_fds']
 })
 

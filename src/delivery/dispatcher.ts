@@ -5,7 +5,7 @@
 
 import { Metrics } from '../observe/metrics.js'
 import type { TopicSample } from '../observe/topic-sample.js'
-import type { Keeper } from '../persistence/persistence.js'
+import type { Persistence } from '../persistence/persistence.js'
 import type { QoS } from '../wire/frame.js'
 import { splitShared } from '../wire/topic.js'
 import type { Message } from './message.js'
@@ -17,7 +17,7 @@ import type { Session } from './session/session.js'
 /** emqttd's word and EMQX's: which member of a shared subscription's group gets a message. */
 export type ShareStrategy = 'random' | 'round_robin' | 'sticky' | 'hash_clientid' | 'hash_topic'
 
-export interface HubOptions {
+export interface DispatcherOptions {
   readonly shareStrategy: ShareStrategy
   /** Topics that are kept; 0 is no limit. */
   readonly maxRetained: number
@@ -36,24 +36,24 @@ export interface Subscribed {
   readonly isNew: boolean
 }
 
-export class Hub {
+export class Dispatcher {
   readonly router = new Router<Session>()
   readonly retained = new RetainedMessages()
   /** Undefined where nothing outlives the process. */
-  readonly keeper: Keeper | undefined
+  readonly persistence: Persistence | undefined
   readonly metrics: Metrics
   /** There while somebody looks which topics have the most messages. */
   sample: TopicSample | undefined
-  #options: HubOptions
+  #options: DispatcherOptions
 
-  constructor(options: HubOptions, keeper?: Keeper, metrics = new Metrics()) {
+  constructor(options: DispatcherOptions, persistence?: Persistence, metrics = new Metrics()) {
     this.#options = options
-    this.keeper = keeper
+    this.persistence = persistence
     this.metrics = metrics
   }
 
   /** Other options from now on; what is retained already keeps its time. */
-  use(options: HubOptions): void {
+  reconfigure(options: DispatcherOptions): void {
     this.#options = options
   }
 
@@ -61,7 +61,7 @@ export class Hub {
     const { subscriber, filter } = subscription
     const isNew = this.router.add(subscription)
     subscriber.subscriptions.set(filter, subscription)
-    subscriber.keep?.subscribed(subscription)
+    subscriber.sessionLog?.subscribed(subscription)
     this.metrics.peak('subscriptions', this.router.size)
     this.metrics.peak('topics', this.router.topics)
     return { isNew }
@@ -69,7 +69,7 @@ export class Hub {
 
   unsubscribe(session: Session, filter: string): boolean {
     session.subscriptions.delete(filter)
-    session.keep?.unsubscribed(filter) // if there was none: its end may not be on disk yet
+    session.sessionLog?.unsubscribed(filter) // if there was none: its end may not be on disk yet
     return this.router.remove(session, filter)
   }
 
@@ -87,22 +87,22 @@ export class Hub {
     this.forget(session, left)
     session.subscriptions.clear()
     session.awaitingRel.clear()
-    session.receipts = undefined
+    session.durabilities = undefined
   }
 
   /** The store no longer has the session: it is over, or ends with its connection from now on. */
   forget(session: Session, left: readonly Outgoing[]): void {
-    for (const { entry } of left) entry?.forget()
-    for (const filter of session.subscriptions.keys()) session.keep?.unsubscribed(filter)
-    for (const packetId of session.awaitingRel.keys()) session.keep?.incomingReleased(packetId)
-    session.keep = undefined
+    for (const { stored } of left) stored?.forget()
+    for (const filter of session.subscriptions.keys()) session.sessionLog?.unsubscribed(filter)
+    for (const packetId of session.awaitingRel.keys()) session.sessionLog?.incomingReleased(packetId)
+    session.sessionLog = undefined
   }
 
   #move(what: () => void): void {
-    if (this.keeper === undefined) return what()
-    this.keeper.isMoving = true
+    if (this.persistence === undefined) return what()
+    this.persistence.isMoving = true
     what()
-    this.keeper.isMoving = false
+    this.persistence.isMoving = false
   }
 
   /** What is retained under the filter, for a new subscription to it. */
@@ -118,18 +118,18 @@ export class Hub {
   /** False when the message is over the limits of what is retained; it is routed all the same. */
   retain(message: Message): boolean {
     if (this.overLimits(message) !== undefined) return false
-    const { keeper } = this
+    const { persistence } = this
     // What the broker tells of itself is told anew.
-    if (keeper === undefined || message.topic.startsWith('$SYS/'))
+    if (persistence === undefined || message.topic.startsWith('$SYS/'))
       this.retained.set(message, this.#options.retainExpiry)
     else {
       const before = this.retained.get(message.topic)
       this.retained.set(message, this.#options.retainExpiry)
       const after = this.retained.get(message.topic)
-      if (before === undefined && after === undefined && !keeper.isRetaining(message.topic)) return true
-      keeper.retain(message.topic, after, (last, wasWritten) => {
+      if (before === undefined && after === undefined && !persistence.isRetaining(message.topic)) return true
+      persistence.retain(message.topic, after, (last, wasWritten) => {
         if (this.retained.get(message.topic) === last) this.retained.put(message.topic, before)
-        if (wasWritten) keeper.retain(message.topic, this.retained.get(message.topic), () => {})
+        if (wasWritten) persistence.retain(message.topic, this.retained.get(message.topic), () => {})
       })
     }
     this.metrics.peak('retained', this.retained.size)
@@ -145,8 +145,10 @@ export class Hub {
   }
 
   /** Whether a subscriber's own message comes back to it. */
-  reaches({ noLocal, own, subscriber }: Route<Session>, { from }: Message): boolean {
-    return subscriber.clientId !== from || !(this.#options.ignoreLoopDeliver || (noLocal && own === undefined))
+  reaches({ noLocal, withoutNoLocal, subscriber }: Route<Session>, { from }: Message): boolean {
+    return (
+      subscriber.clientId !== from || !(this.#options.ignoreLoopDeliver || (noLocal && withoutNoLocal === undefined))
+    )
   }
 
   granted(subscribed: QoS, published: QoS): QoS {
@@ -173,7 +175,7 @@ export class Hub {
   /** Whether acknowledging it takes the store: it is to be kept for a stored session, or retained. */
   isKept(message: Message, match: Match<Session> = this.router.match(message.topic)): boolean {
     const isKept = ({ subscriber, qos }: { subscriber: Session; qos: QoS }): boolean =>
-      subscriber.keep !== undefined && this.#granted(qos, message.qos) > 0
+      subscriber.sessionLog !== undefined && this.#granted(qos, message.qos) > 0
     return message.retain || match.routes.some(isKept) || match.groups.some(({ members }) => members.some(isKept))
   }
 
@@ -183,10 +185,13 @@ export class Hub {
     let count = 0
     for (let i = 0; i < routes.length; i++) {
       let route = routes[i]!
-      const { subscriber, noLocal, own } = route
-      if ((noLocal || own !== undefined || this.#options.ignoreLoopDeliver) && subscriber.clientId === message.from) {
-        if (own === undefined || this.#options.ignoreLoopDeliver) continue
-        route = own
+      const { subscriber, noLocal, withoutNoLocal } = route
+      if (
+        (noLocal || withoutNoLocal !== undefined || this.#options.ignoreLoopDeliver) &&
+        subscriber.clientId === message.from
+      ) {
+        if (withoutNoLocal === undefined || this.#options.ignoreLoopDeliver) continue
+        route = withoutNoLocal
       }
       count++
       const { qos, retainAsPublished, identifiers } = route

@@ -6,21 +6,21 @@
 import { isUtf8 } from 'node:buffer'
 import type { Outbox } from '../net/outbox.js'
 import type { Metrics } from '../observe/metrics.js'
-import { Receipt } from '../persistence/persistence.js'
+import { Durability } from '../persistence/persistence.js'
 import type { QoS } from '../wire/frame.js'
 import { checkResponseTopic } from '../wire/packets.js'
 import { In, readProperties } from '../wire/properties.js'
 import { Reader } from '../wire/reader.js'
 import { malformed, PacketError, protocolError, Reason, type ReasonCode } from '../wire/reason-codes.js'
 import { isTopicName, levelsOf } from '../wire/topic.js'
-import type { Hub } from './dispatcher.js'
+import type { Dispatcher } from './dispatcher.js'
 import { Message } from './message.js'
 import type { Match } from './router.js'
 import { Acks } from './session/acks.js'
 import type { Session } from './session/session.js'
 
 /** What a connection's messages must pass before they are routed. */
-export interface Gatekeeper {
+export interface PublishPolicy {
   /** At once where it can; false denies. */
   mayPublish(topic: string): boolean | Promise<boolean>
   /** Undefined when no plugin wants to see messages, which is asked for each. */
@@ -40,7 +40,7 @@ export interface Gatekeeper {
 }
 
 /** Of a message that the store has no room for. */
-const refused = new Receipt()
+const refused = new Durability()
 refused.failed = true
 
 /** The view of the message in hand; one is enough, since nothing else happens while it is looked at. */
@@ -48,12 +48,12 @@ const view = new Message()
 
 const none = Buffer.alloc(0)
 
-export class Publisher {
-  readonly #hub: Hub
+export class Inbound {
+  readonly #dispatcher: Dispatcher
   readonly #metrics: Metrics
   readonly #session: Session
   readonly #acks: Acks
-  readonly #gate: Gatekeeper
+  readonly #gate: PublishPolicy
   readonly #isVersion5: boolean
   #aliases: Map<number, string> | undefined
   /** The last topic as bytes and text, and who wanted it. */
@@ -64,9 +64,9 @@ export class Publisher {
   /** Payload Format Indicator of the last message. */
   #saysText = false
 
-  constructor(hub: Hub, session: Session, out: Outbox, gate: Gatekeeper, isVersion5: boolean) {
-    this.#hub = hub
-    this.#metrics = hub.metrics
+  constructor(dispatcher: Dispatcher, session: Session, out: Outbox, gate: PublishPolicy, isVersion5: boolean) {
+    this.#dispatcher = dispatcher
+    this.#metrics = dispatcher.metrics
     this.#session = session
     this.#acks = new Acks(out, isVersion5, packetId => this.#refused(packetId))
     this.#gate = gate
@@ -135,7 +135,7 @@ export class Publisher {
 
   /** The message is not kept: its id is free, unless it has been given to another meanwhile. */
   #refused(packetId: number): void {
-    if (this.#session.receipts?.get(packetId)?.failed) this.#session.release(packetId)
+    if (this.#session.durabilities?.get(packetId)?.failed) this.#session.release(packetId)
   }
 
   /** PUBREL: the message may be forgotten; false when it was not known [MQTT-4.3.3-11]. */
@@ -239,7 +239,7 @@ export class Publisher {
       this.#deny(message, packetId)
       return undefined
     }
-    return this.#judgeLater(message.kept(), packetId, verdict)
+    return this.#judgeLater(message.owned(), packetId, verdict)
   }
 
   async #judgeLater(message: Message, packetId: number, verdict: boolean | Promise<boolean>): Promise<void> {
@@ -254,7 +254,7 @@ export class Publisher {
   }
 
   #matched(): Match<Session> {
-    const { router } = this.#hub
+    const { router } = this.#dispatcher
     if (this.#matchVersion !== router.version || this.#match === undefined) {
       this.#match = router.match(this.#topic)
       this.#matchVersion = router.version
@@ -270,32 +270,32 @@ export class Publisher {
     if (qos === 2 && this.#session.awaitingRel.has(packetId)) {
       return this.#acknowledgeAgain(packetId) // while it was judged
     }
-    const { keeper } = this.#hub
-    if (qos === 0 || keeper === undefined) {
+    const { persistence } = this.#dispatcher
+    if (qos === 0 || persistence === undefined) {
       if (qos === 2) this.#session.awaitRelease(packetId) // before it is routed, or a second one would be too
-      const receivers = this.#hub.publish(message, match)
+      const receivers = this.#dispatcher.publish(message, match)
       return this.#acknowledge(qos, packetId, receivers === 0 ? Reason.NO_MATCHING_SUBSCRIBERS : Reason.SUCCESS)
     }
     if (
-      keeper.journal.isFailing &&
-      (this.#hub.isKept(message, match) || (qos === 2 && this.#session.keep !== undefined))
+      persistence.queue.isFailing &&
+      (this.#dispatcher.isKept(message, match) || (qos === 2 && this.#session.sessionLog !== undefined))
     ) {
       return this.#acknowledge(qos, packetId, Reason.SUCCESS, refused)
     }
-    keeper.gather()
+    persistence.gather()
     if (qos === 2) this.#session.awaitRelease(packetId)
-    const receivers = this.#hub.publish(message, match)
-    const receipt = keeper.gathered()
-    if (qos === 2 && receipt !== undefined) {
-      this.#session.receipts ??= new Map()
-      this.#session.receipts.set(packetId, receipt)
+    const receivers = this.#dispatcher.publish(message, match)
+    const durability = persistence.gathered()
+    if (qos === 2 && durability !== undefined) {
+      this.#session.durabilities ??= new Map()
+      this.#session.durabilities.set(packetId, durability)
     }
-    this.#acknowledge(qos, packetId, receivers === 0 ? Reason.NO_MATCHING_SUBSCRIBERS : Reason.SUCCESS, receipt)
+    this.#acknowledge(qos, packetId, receivers === 0 ? Reason.NO_MATCHING_SUBSCRIBERS : Reason.SUCCESS, durability)
   }
 
   /** It has been routed already [MQTT-4.3.3-10], which may not be on disk yet. */
   #acknowledgeAgain(packetId: number): void {
-    this.#acknowledge(2, packetId, Reason.SUCCESS, this.#session.receipts?.get(packetId))
+    this.#acknowledge(2, packetId, Reason.SUCCESS, this.#session.durabilities?.get(packetId))
   }
 
   #deny(message: Message, packetId: number): void {
@@ -304,8 +304,8 @@ export class Publisher {
     this.#acknowledge(message.qos, packetId, Reason.NOT_AUTHORIZED)
   }
 
-  #acknowledge(qos: QoS, packetId: number, reason: ReasonCode, receipt?: Receipt): void {
-    if (qos > 0) this.#acks.add(receipt, qos === 1 ? 0x40 : 0x50, packetId, reason)
+  #acknowledge(qos: QoS, packetId: number, reason: ReasonCode, durability?: Durability): void {
+    if (qos > 0) this.#acks.add(durability, qos === 1 ? 0x40 : 0x50, packetId, reason)
   }
 }
 

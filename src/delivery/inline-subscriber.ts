@@ -5,33 +5,33 @@
  */
 import type { QoS } from '../wire/frame.js'
 import { splitShared } from '../wire/topic.js'
-import type { Hub } from './dispatcher.js'
+import type { Dispatcher } from './dispatcher.js'
 import type { Message } from './message.js'
 import { Session } from './session/session.js'
 
 type Take = (message: Message, qos: QoS, retain: boolean) => void
 
 /** What is retained under the filter comes first. Returns what ends the subscription: nothing is handed on after that. */
-export function tap(hub: Hub, filter: string, take: Take): () => void {
+export function subscribeInline(dispatcher: Dispatcher, filter: string, take: Take): () => void {
   let isOver = false
-  const subscriber = new Tap((message, qos, retain) => {
+  const subscriber = new InlineSubscriber((message, qos, retain) => {
     if (!isOver) take(message, qos, retain)
   })
   const options = { noLocal: false, retainAsPublished: true, identifier: 0 }
   const subscription = { subscriber, filter, qos: 2 as const, ...options }
-  hub.subscribe(subscription)
+  dispatcher.subscribe(subscription)
   if (splitShared(filter).group === undefined) {
-    for (const { message, qos } of hub.retainedFor(subscription)) subscriber.deliver(message, qos, true)
+    for (const { message, qos } of dispatcher.retainedFor(subscription)) subscriber.deliver(message, qos, true)
   }
   return () => {
     isOver = true
-    hub.unsubscribe(subscriber, filter)
+    dispatcher.unsubscribe(subscriber, filter)
   }
 }
 
 const limits = { maxInflight: 0, maxQueued: 0, storeQos0: false }
 
-class Tap extends Session {
+class InlineSubscriber extends Session {
   readonly #take: Take
 
   constructor(take: Take) {
@@ -48,7 +48,7 @@ class Tap extends Session {
   }
 
   override deliver(message: Message, qos: QoS, retain: boolean): void {
-    const kept = message.kept()
+    const kept = message.owned()
     queueMicrotask(() => this.#take(kept, qos, retain))
   }
 }

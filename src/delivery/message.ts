@@ -58,7 +58,7 @@ export class Message {
   frameVersion = 0
   frameFlags = 0
   /** Stored sessions that must keep it, and the number of its record where that is shared; 0 is none. */
-  keepers = 0
+  holders = 0
   number = 0
   /** How much it counts in the metrics: 0 for $SYS, which emqttd does not count. */
   counts: 0 | 1 = 1
@@ -66,7 +66,7 @@ export class Message {
   #copy: Message | undefined = undefined
 
   /** This message with bytes of its own. */
-  kept(): Message {
+  owned(): Message {
     if (this.#owned) return this
     this.#copy ??= this.#own()
     return this.#copy

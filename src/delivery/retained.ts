@@ -29,7 +29,7 @@ export class RetainedMessages {
    */
   set(message: Message, expiryMs = 0): void {
     if (message.payloadLength === 0) return this.#remove(message.topic)
-    const kept = expiryMs > 0 && message.expiresAt === 0 ? message.until(Date.now() + expiryMs) : message.kept()
+    const kept = expiryMs > 0 && message.expiresAt === 0 ? message.until(Date.now() + expiryMs) : message.owned()
     this.put(message.topic, kept)
   }
 

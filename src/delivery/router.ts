@@ -33,7 +33,7 @@ export interface Route<S> {
   readonly retainAsPublished: boolean
   readonly identifiers: readonly number[] | undefined
   /** What those make that are not no-local, for its own messages [MQTT-3.8.3-3]; undefined where it makes no difference. */
-  readonly own: Route<S> | undefined
+  readonly withoutNoLocal: Route<S> | undefined
 }
 
 export interface ShareGroup<S> {
@@ -51,7 +51,7 @@ export interface Match<S> {
 }
 
 /** All that is subscribed under one filter, where that is more than one plain subscription. */
-class Crowd<S> {
+class SubscriberSet<S> {
   readonly plain = new Map<S, Subscription<S>>()
   /** Those that were written `$local/…`, which are others of the same client. */
   readonly local = new Map<S, Subscription<S>>()
@@ -67,7 +67,7 @@ class Crowd<S> {
   }
 }
 
-type Entry<S> = Subscription<S> | Crowd<S>
+type Entry<S> = Subscription<S> | SubscriberSet<S>
 
 interface Node<S> {
   /** Made when there is a first one: most nodes are leaves. */
@@ -100,8 +100,9 @@ export class Router<S> {
       if (there === undefined) this.size++
       return there === undefined
     }
-    const crowd = there instanceof Crowd ? there : this.#gather(filter, there)
-    const isNew = group === undefined ? joinPlain(crowd, subscription) : joinGroup(crowd, group, subscription)
+    const subscribers = there instanceof SubscriberSet ? there : this.#gather(filter, there)
+    const isNew =
+      group === undefined ? joinPlain(subscribers, subscription) : joinGroup(subscribers, group, subscription)
     if (isNew) this.size++
     return isNew
   }
@@ -111,7 +112,7 @@ export class Router<S> {
     const { group, filter } = splitShared(written)
     const there = this.#find(filter)
     if (there === undefined) return false
-    if (there instanceof Crowd) {
+    if (there instanceof SubscriberSet) {
       const was =
         group === undefined ? there.alike(written).delete(subscriber) : leaveGroup(there, group, subscriber, written)
       if (!was) return false
@@ -129,7 +130,7 @@ export class Router<S> {
   group(written: string): ShareGroup<S> | undefined {
     const { group = '', filter } = splitShared(written)
     const entry = this.#find(filter)
-    return entry instanceof Crowd ? entry.groups.get(group) : undefined
+    return entry instanceof SubscriberSet ? entry.groups.get(group) : undefined
   }
 
   match(topic: string): Match<S> {
@@ -200,11 +201,11 @@ export class Router<S> {
     at.entry = entry
   }
 
-  #gather(filter: string, first: Subscription<S> | undefined): Crowd<S> {
-    const crowd = new Crowd<S>()
-    if (first !== undefined) crowd.alike(first.filter).set(first.subscriber, first)
-    this.#put(filter, crowd)
-    return crowd
+  #gather(filter: string, first: Subscription<S> | undefined): SubscriberSet<S> {
+    const subscribers = new SubscriberSet<S>()
+    if (first !== undefined) subscribers.alike(first.filter).set(first.subscriber, first)
+    this.#put(filter, subscribers)
+    return subscribers
   }
 
   #find(filter: string): Entry<S> | undefined {
@@ -253,10 +254,10 @@ const node = <S>(): Node<S> => ({ children: undefined, entry: undefined })
 const isWild = (filter: string): boolean => filter.includes('+') || filter.includes('#')
 
 const isSame = <S>(entry: Entry<S>, subscriber: S, written: string): boolean =>
-  !(entry instanceof Crowd) && entry.subscriber === subscriber && entry.filter === written
+  !(entry instanceof SubscriberSet) && entry.subscriber === subscriber && entry.filter === written
 
-function joinPlain<S>(crowd: Crowd<S>, subscription: Subscription<S>): boolean {
-  const alike = crowd.alike(subscription.filter)
+function joinPlain<S>(subscribers: SubscriberSet<S>, subscription: Subscription<S>): boolean {
+  const alike = subscribers.alike(subscription.filter)
   const before = alike.size
   return alike.set(subscription.subscriber, subscription).size > before
 }
@@ -264,7 +265,7 @@ function joinPlain<S>(crowd: Crowd<S>, subscription: Subscription<S>): boolean {
 const memberAt = <S>({ members }: ShareGroup<S>, subscriber: S, written: string): number =>
   members.findIndex(m => m.subscriber === subscriber && m.filter === written)
 
-function joinGroup<S>({ groups }: Crowd<S>, name: string, subscription: Subscription<S>): boolean {
+function joinGroup<S>({ groups }: SubscriberSet<S>, name: string, subscription: Subscription<S>): boolean {
   const group = groups.get(name)
   if (group === undefined) {
     groups.set(name, { name, filter: subscription.filter, members: [subscription], cursor: 0 })
@@ -276,7 +277,7 @@ function joinGroup<S>({ groups }: Crowd<S>, name: string, subscription: Subscrip
   return at === -1
 }
 
-function leaveGroup<S>({ groups }: Crowd<S>, name: string, subscriber: S, written: string): boolean {
+function leaveGroup<S>({ groups }: SubscriberSet<S>, name: string, subscriber: S, written: string): boolean {
   const group = groups.get(name)
   const at = group === undefined ? -1 : memberAt(group, subscriber, written)
   if (group === undefined || at === -1) return false
@@ -287,7 +288,7 @@ function leaveGroup<S>({ groups }: Crowd<S>, name: string, subscriber: S, writte
 }
 
 function merge<S>(entries: readonly Entry<S>[]): Match<S> {
-  const groups = entries.flatMap(entry => (entry instanceof Crowd ? [...entry.groups.values()] : []))
+  const groups = entries.flatMap(entry => (entry instanceof SubscriberSet ? [...entry.groups.values()] : []))
   const routes = new Map<S, Route<S>>()
   let sparing = false
   for (const entry of entries) {
@@ -301,7 +302,7 @@ function merge<S>(entries: readonly Entry<S>[]): Match<S> {
       const mine = entries.flatMap(entry => subscribedBy(subscriber, entry))
       const heard = mine.filter(({ noLocal }) => !noLocal)
       if (heard.length === 0 || heard.length === mine.length) continue
-      routes.set(subscriber, { ...route, own: heard.reduce<Route<S> | undefined>(joined, undefined) })
+      routes.set(subscriber, { ...route, withoutNoLocal: heard.reduce<Route<S> | undefined>(joined, undefined) })
     }
   }
   return { routes: [...routes.values()], groups }
@@ -309,12 +310,12 @@ function merge<S>(entries: readonly Entry<S>[]): Match<S> {
 
 /** All that is subscribed to for oneself. */
 function subscribed<S>(entry: Entry<S>): Iterable<Subscription<S>> {
-  if (!(entry instanceof Crowd)) return [entry]
+  if (!(entry instanceof SubscriberSet)) return [entry]
   return entry.local.size === 0 ? entry.plain.values() : [...entry.plain.values(), ...entry.local.values()]
 }
 
 function subscribedBy<S>(subscriber: S, entry: Entry<S>): Subscription<S>[] {
-  if (!(entry instanceof Crowd)) return entry.subscriber === subscriber ? [entry] : []
+  if (!(entry instanceof SubscriberSet)) return entry.subscriber === subscriber ? [entry] : []
   return [entry.plain, entry.local].flatMap(map => map.get(subscriber) ?? [])
 }
 
@@ -326,6 +327,6 @@ function joined<S>(so: Route<S> | undefined, subscription: Subscription<S>): Rou
     noLocal: noLocal && (so?.noLocal ?? true),
     retainAsPublished: retainAsPublished || (so?.retainAsPublished ?? false),
     identifiers: identifier === 0 ? so?.identifiers : [...(so?.identifiers ?? []), identifier],
-    own: undefined
+    withoutNoLocal: undefined
   }
 }

@@ -6,8 +6,8 @@ import type { RequestListener } from 'node:http'
 import { Readable } from 'node:stream'
 import fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { BrokerError } from '../base/errors.js'
-import type { ApiOptions } from '../config/broker-options.js'
-import { undressed } from '../net/peer.js'
+import type { ApiOptions } from '../config/broker-keys.js'
+import { unmapIPv4 } from '../net/peer.js'
 import type { Server } from '../server/server.js'
 import type { Login } from './login.js'
 import type { Management } from './management.js'
@@ -198,7 +198,7 @@ const wanted = ({ curr_page = '1', page_size = '20' }: Paging): Wanted => ({
   size: Math.min(Number(page_size), maxPage)
 })
 
-const addressOf = ({ socket }: FastifyRequest): string => undressed(socket.remoteAddress ?? '')
+const addressOf = ({ socket }: FastifyRequest): string => unmapIPv4(socket.remoteAddress ?? '')
 
 /** Whether the page is this API's own. */
 function isOwn(origin: string, host: string | undefined): boolean {

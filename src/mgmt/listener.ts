@@ -8,12 +8,12 @@ import { createServer as createTlsServer, type Server as HttpsServer } from 'nod
 import type { AddressInfo, Socket } from 'node:net'
 import { BrokerError, messageOf } from '../base/errors.js'
 import type { Log } from '../base/log/log.js'
-import type { ApiOptions } from '../config/broker-options.js'
+import type { ApiOptions } from '../config/broker-keys.js'
 import { showAddress } from '../config/values.js'
 import { watchFiles } from '../net/certificates.js'
 import type { ListenerInfo } from '../net/listener.js'
-import { accessOf, isLoopback, undressed } from '../net/peer.js'
-import { whoListens } from '../net/port-owner.js'
+import { accessOf, isLoopback, unmapIPv4 } from '../net/peer.js'
+import { portOwner } from '../net/port-owner.js'
 
 export interface ApiContext {
   readonly path: (relative: string) => string
@@ -49,7 +49,7 @@ export class ApiListener {
     this.#server.maxConnections = options.maxClients
     const allowed = accessOf(options.access.values())
     this.#server.on('connection', (socket: Socket) => {
-      if (!allowed(undressed(socket.remoteAddress ?? ''))) return void socket.destroy()
+      if (!allowed(unmapIPv4(socket.remoteAddress ?? ''))) return void socket.destroy()
       this.#sockets.add(socket)
       socket.once('close', () => this.#sockets.delete(socket))
     })
@@ -143,7 +143,7 @@ export class ApiListener {
   }
 
   async #taken(): Promise<string> {
-    const holder = await whoListens(this.#options.bind.port)
+    const holder = await portOwner(this.#options.bind.port)
     return `the port is taken${holder === undefined ? ' by another program' : ` by ${holder}`}`
   }
 

@@ -6,7 +6,7 @@
 
 import { BrokerError } from '../base/errors.js'
 import type { Home } from '../base/home.js'
-import { apisOf } from '../config/broker-options.js'
+import { apisOf } from '../config/broker-keys.js'
 import type { Server } from '../server/server.js'
 import { Admins, firstUser } from './admins.js'
 import { ApiListener } from './listener.js'

@@ -20,19 +20,19 @@ export async function figures(server: Server): Promise<{ text: string; type: str
     for (const [labels, value] of rows(values)) made.inc(labels, value)
   }
 
-  const { broker, options, version, startedAt, vm, alarms, listeners, management, store, phase } = server
+  const { clients, options, version, startedAt, vm, alarms, listeners, management, store, phase } = server
   gauge('broker_info', 'What runs', [[{ node: options.node.name, version }, 1]])
   gauge('broker_running', 'Whether it has started and does not stop', phase === 'running' ? 1 : 0)
   gauge('broker_start_time_seconds', 'When it was started', startedAt.getTime() / 1000)
 
-  const standard = Object.entries(broker.metrics.standard(broker.hub.retained.size))
-  for (const [name, value] of [...standard, ...Object.entries(broker.metrics.more())]) {
+  const standard = Object.entries(clients.metrics.standard(clients.dispatcher.retained.size))
+  for (const [name, value] of [...standard, ...Object.entries(clients.metrics.more())]) {
     if (name === 'messages/retained') gauge('broker_messages_retained', name, value)
     else counter(`broker_${flat(name)}_total`, name, value)
   }
-  for (const [name, value] of Object.entries(broker.stats())) gauge(`broker_${flat(name)}`, name, value)
+  for (const [name, value] of Object.entries(clients.stats())) gauge(`broker_${flat(name)}`, name, value)
   const latency = 'Time of messages through the broker; a sample is the slowest of a turn of the event loop'
-  registry.registerMetric(histogram('broker_message_latency_seconds', latency, broker.metrics.latency))
+  registry.registerMetric(histogram('broker_message_latency_seconds', latency, clients.metrics.latency))
   const doors = [...listeners, ...(management?.listeners ?? [])]
   const by = (value: (door: (typeof doors)[number]) => number): Values =>
     doors.map(door => [{ listener: door.name }, value(door)])

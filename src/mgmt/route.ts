@@ -3,7 +3,7 @@
  * gives and its work. From the table of all of them come fastify's routes, the checks of
  * what is asked, and the OpenAPI description.
  */
-import type { openPages } from '../config/broker-options.js'
+import type { openPages } from '../config/broker-keys.js'
 import type { Server } from '../server/server.js'
 import type { Admins } from './admins.js'
 import type { Login } from './login.js'

@@ -64,7 +64,7 @@ const nodeSchema = { version: text, sysdescr: text, uptime: text, datetime: text
 const mega = (bytes: number): string => `${(bytes / 1024 ** 2).toFixed(2)}M`
 
 async function loadOf(server: Server) {
-  const { vm, options, broker } = server
+  const { vm, options, clients } = server
   const memory = vm.memory()
   const cpu = vm.load()
   return {
@@ -75,7 +75,7 @@ async function loadOf(server: Server) {
     process_available: 1,
     process_used: 1,
     max_fds: (await vm.io())['io/max_fds'],
-    clients: broker.clientCount,
+    clients: clients.clientCount,
     node_status: runs(server),
     load1: cpu['cpu/load1'],
     load5: cpu['cpu/load5'],
@@ -193,10 +193,10 @@ const nodes: Route[] = [
     }
   },
   ...ofNodes('monitoring/listeners', 'Listeners that are open', listOf(listenerSchema), listenersNow),
-  ...ofNodes('monitoring/metrics', 'Metrics', numbers, ({ broker }) =>
-    broker.metrics.standard(broker.hub.retained.size)
+  ...ofNodes('monitoring/metrics', 'Metrics', numbers, ({ clients }) =>
+    clients.metrics.standard(clients.dispatcher.retained.size)
   ),
-  ...ofNodes('monitoring/stats', 'Stats', numbers, ({ broker }) => broker.stats())
+  ...ofNodes('monitoring/stats', 'Stats', numbers, ({ clients }) => clients.stats())
 ]
 
 // ── clients, sessions, subscriptions, routes ─────────────────────────────────
@@ -222,9 +222,9 @@ const clientSchema = object({
   connected_at: text
 })
 
-const sessionRow = (s: Session, { broker }: Server) => ({
+const sessionRow = (s: Session, { clients }: Server) => ({
   client_id: s.clientId,
-  clean_sess: broker.sessions.transient(s.clientId),
+  clean_sess: clients.sessions.transient(s.clientId),
   subscriptions: s.subscriptions.size,
   max_inflight: s.maxInflight,
   inflight_len: s.inflightLength,
@@ -268,7 +268,7 @@ function* subscriptionsOf(sessions: Iterable<Session>): Generator<unknown> {
 
 const clientsWith = ({ server, params }: Asked): { objects: unknown[] } => {
   try {
-    return { objects: [clientRow(server.broker.client(params['clientid']!))] }
+    return { objects: [clientRow(server.clients.client(params['clientid']!))] }
   } catch (err) {
     if (isCode(err, 'NOT_FOUND')) return { objects: [] }
     throw err
@@ -276,12 +276,12 @@ const clientsWith = ({ server, params }: Asked): { objects: unknown[] } => {
 }
 
 const sessionsWith = ({ server, params }: Asked): { objects: unknown[] } => {
-  const found = server.broker.sessions.get(params['clientid']!)
+  const found = server.clients.sessions.get(params['clientid']!)
   return { objects: found === undefined ? [] : [sessionRow(found, server)] }
 }
 
 const subscriptionsWith = ({ server, params }: Asked): { objects: unknown[] } => {
-  const found = server.broker.sessions.get(params['clientid']!)
+  const found = server.clients.sessions.get(params['clientid']!)
   return { objects: found === undefined ? [] : [...subscriptionsOf([found])] }
 }
 
@@ -324,7 +324,7 @@ const clients: Route[] = [
   ...lists(
     'clients',
     clientSchema,
-    ({ broker }) => ({ total: broker.clientCount, rows: mapped(broker.eachClient(), clientRow) }),
+    ({ clients }) => ({ total: clients.clientCount, rows: mapped(clients.eachClient(), clientRow) }),
     clientsWith
   ),
   {
@@ -334,7 +334,7 @@ const clients: Route[] = [
     tag: 'Clients',
     result: nothing,
     run: async ({ server, params }) => {
-      await online(() => server.broker.kick(params['clientid']!))
+      await online(() => server.clients.kick(params['clientid']!))
       return done
     }
   },
@@ -346,7 +346,7 @@ const clients: Route[] = [
     body: object({ topic: text }),
     result: nothing,
     run: async ({ server, params, body }) => {
-      await online(() => server.broker.forgetVerdict(params['clientid']!, body.topic))
+      await online(() => server.clients.forgetVerdict(params['clientid']!, body.topic))
       return done
     }
   },
@@ -354,15 +354,15 @@ const clients: Route[] = [
     'sessions',
     sessionSchema,
     server => ({
-      total: server.broker.sessions.size,
-      rows: mapped(server.broker.sessions.each(), session => sessionRow(session, server))
+      total: server.clients.sessions.size,
+      rows: mapped(server.clients.sessions.each(), session => sessionRow(session, server))
     }),
     sessionsWith
   ),
   ...lists(
     'subscriptions',
     subscriptionSchema,
-    ({ broker }) => ({ total: broker.hub.router.size, rows: subscriptionsOf(broker.sessions.each()) }),
+    ({ clients }) => ({ total: clients.dispatcher.router.size, rows: subscriptionsOf(clients.sessions.each()) }),
     subscriptionsWith
   ),
   {
@@ -373,7 +373,7 @@ const clients: Route[] = [
     paged: true,
     result: routeSchema,
     run: ({ server }) => {
-      const { router } = server.broker.hub
+      const { router } = server.clients.dispatcher
       return { total: router.topics, rows: mapped(router.filters(), topic => routeOf(server, topic)) }
     }
   },
@@ -385,7 +385,7 @@ const clients: Route[] = [
     result: objects(routeSchema),
     run: ({ server, params }) => {
       const topic = params['topic']!
-      return { objects: server.broker.hub.router.has(topic) ? [routeOf(server, topic)] : [] }
+      return { objects: server.clients.dispatcher.router.has(topic) ? [routeOf(server, topic)] : [] }
     }
   }
 ]
@@ -428,7 +428,7 @@ const messages: Route[] = [
     result: nothing,
     run: async ({ server, body: { topic, payload, encoding, qos, retain, client_id: from } }) => {
       const bytes = Buffer.from(payload, encoding === 'base64' ? 'base64' : 'utf8')
-      await valid(topic, () => server.broker.publish({ topic, payload: bytes, qos, retain, from }))
+      await valid(topic, () => server.clients.publish({ topic, payload: bytes, qos, retain, from }))
       return done
     }
   },
@@ -440,7 +440,7 @@ const messages: Route[] = [
     body: object({ client_id: text, topic: text, qos }, ['client_id', 'topic']),
     result: nothing,
     run: async ({ server, body: { client_id: id, topic, qos } }) => {
-      await valid(topic, () => server.broker.subscribe(id, topic, qos), id)
+      await valid(topic, () => server.clients.subscribe(id, topic, qos), id)
       return done
     }
   },
@@ -452,7 +452,7 @@ const messages: Route[] = [
     body: object({ client_id: text, topic: text }),
     result: nothing,
     run: async ({ server, body: { client_id: id, topic } }) => {
-      await valid(topic, () => server.broker.unsubscribe(id, topic), id)
+      await valid(topic, () => server.clients.unsubscribe(id, topic), id)
       return done
     }
   }
@@ -484,7 +484,7 @@ const retained: Route[] = [
     paged: true,
     result: object(retainedRow),
     run: ({ server }) => {
-      const { retained } = server.broker.hub
+      const { retained } = server.clients.dispatcher
       return { total: retained.size, rows: mapped(retained.all(), retainedOf) }
     }
   },
@@ -495,7 +495,7 @@ const retained: Route[] = [
     tag: 'Retained',
     result: objects(object({ ...retainedRow, encoding: { type: 'string', enum: ['plain', 'base64'] }, payload: text })),
     run: ({ server, params }) => {
-      const message = server.broker.hub.retained.get(params['topic']!)
+      const message = server.clients.dispatcher.retained.get(params['topic']!)
       if (message === undefined) return { objects: [] }
       const { payload } = message
       const said = payload.toString('utf8')
@@ -514,9 +514,9 @@ const retained: Route[] = [
     result: nothing,
     run: ({ server, params }) => {
       const topic = params['topic']!
-      if (server.broker.hub.retained.get(topic) === undefined)
+      if (server.clients.dispatcher.retained.get(topic) === undefined)
         throw new Refusal(code.unknown, `Topic: ${topic} not found`)
-      server.broker.forget(topic)
+      server.clients.forget(topic)
       return done
     }
   }

@@ -4,19 +4,22 @@
  */
 import net from 'node:net'
 import { BrokerError } from '../base/errors.js'
-import type { ListenerOptions } from '../config/broker-options.js'
+import type { ListenerOptions } from '../config/broker-keys.js'
 import { showAddress } from '../config/values.js'
-import { whoListens } from './port-owner.js'
+import { portOwner } from './port-owner.js'
 
-export type DoorOptions = Pick<ListenerOptions, 'transport' | 'name' | 'bind' | 'backlog' | 'nodelay' | 'proxyProtocol'>
+export type BoundPortOptions = Pick<
+  ListenerOptions,
+  'transport' | 'name' | 'bind' | 'backlog' | 'nodelay' | 'proxyProtocol'
+>
 
-export class Door {
-  readonly #options: DoorOptions
+export class BoundPort {
+  readonly #options: BoundPortOptions
   readonly #server: net.Server
   readonly #waiting: net.Socket[] = []
   #take: ((socket: net.Socket) => void) | undefined
 
-  constructor(options: DoorOptions) {
+  constructor(options: BoundPortOptions) {
     this.#options = options
     const { nodelay, proxyProtocol } = options
     this.#server = net.createServer({ noDelay: nodelay, pauseOnConnect: proxyProtocol }, socket => {
@@ -48,7 +51,7 @@ export class Door {
     const { transport, name, bind } = this.#options
     const what = `listener.${transport}.${name}: cannot listen on ${showAddress(bind)}`
     if (code === 'EADDRINUSE') {
-      const holder = await whoListens(bind.port)
+      const holder = await portOwner(bind.port)
       return `${what}: the port is taken${holder === undefined ? ' by another program' : ` by ${holder}`}`
     }
     if (code === 'EACCES') return `${what}: ports below 1024 need a privilege that this user has not`

@@ -6,7 +6,7 @@
  */
 import type { Duplex } from 'node:stream'
 import { type Rate, RateLimit } from '../base/rate-limit.js'
-import { type DeadlineWheel, now, type Watched } from '../base/timer-wheel.js'
+import { now, type TimerWheel, type WheelItem } from '../base/timer-wheel.js'
 import type { Metrics } from '../observe/metrics.js'
 import type { EndReason, Peer } from '../plugins/hooks.js'
 import { type FrameFault, FrameReader, PacketType, type Take } from '../wire/frame.js'
@@ -67,14 +67,14 @@ const nothing = Buffer.alloc(0)
 /** Whether a packet that begins so may be CONNECT: MQTT 3.1 leaves its flags open, but no QoS is 3, and TLS begins so. */
 const isConnect = (first: number): boolean => first >> 4 === PacketType.CONNECT && (first & 6) !== 6
 
-export class Connection implements Watched {
+export class Connection implements WheelItem {
   readonly origin: Origin
   readonly out: Outbox
   /** Bytes in all. */
   received = 0
   readonly #transport: Duplex
   readonly #options: ConnectionOptions
-  readonly #wheel: DeadlineWheel
+  readonly #wheel: TimerWheel
   readonly #frames: FrameReader
   readonly #openedAt = now()
   readonly #began = Date.now()
@@ -94,7 +94,7 @@ export class Connection implements Watched {
   /** Most connections never stall. */
   #hearsDrain = false
 
-  constructor(transport: Duplex, origin: Origin, wheel: DeadlineWheel, options: ConnectionOptions) {
+  constructor(transport: Duplex, origin: Origin, wheel: TimerWheel, options: ConnectionOptions) {
     this.origin = origin
     this.out = new Outbox(
       transport,
@@ -165,7 +165,7 @@ export class Connection implements Watched {
     const words = this.#handler?.lastWords(reason)
     if (words !== undefined) this.out.write(words)
     this.out.flush()
-    this.out.tap?.closed(reason)
+    this.out.observer?.closed(reason)
     this.out.close()
     this.#wheel.forget(this)
     clearTimeout(this.#holdBack)
@@ -249,7 +249,7 @@ export class Connection implements Watched {
 
   readonly #take: Take = (bytes, start, at, end) => {
     if (this.#closed) return false
-    if (this.out.tap !== undefined) this.out.tap.received(bytes, start, at, end)
+    if (this.out.observer !== undefined) this.out.observer.received(bytes, start, at, end)
     if (this.#handler!.packet(bytes, start, at, end)) return true
     this.#busy = true
     return false

@@ -1,5 +1,5 @@
 /**
- * A network door: it accepts sockets, sees to all that comes before MQTT (access
+ * A network boundPort: it accepts sockets, sees to all that comes before MQTT (access
  * rules, PROXY protocol, TLS, WebSocket) and hands each on to `establish`, which
  * knows nothing of all that.
  *
@@ -18,13 +18,13 @@ import { isDeepStrictEqual } from 'node:util'
 import { createWebSocketStream, type WebSocket, WebSocketServer } from 'ws'
 import { BrokerError, messageOf } from '../base/errors.js'
 import type { Log } from '../base/log/log.js'
-import type { ListenerOptions, TlsOptions, WebSocketOptions } from '../config/broker-options.js'
+import type { ListenerOptions, TlsOptions, WebSocketOptions } from '../config/broker-keys.js'
 import { showAddress, within } from '../config/values.js'
 import type { EndReason, Peer } from '../plugins/hooks.js'
-import { Door } from './bound-port.js'
+import { BoundPort } from './bound-port.js'
 import { certificateDaysLeft, watchFiles } from './certificates.js'
 import type { Connection, Origin } from './connection.js'
-import { accessOf, addressIn, isLoopback, undressed } from './peer.js'
+import { accessOf, addressIn, isLoopback, unmapIPv4 } from './peer.js'
 import { readProxyHeader } from './proxy-protocol.js'
 
 export type Establish = (transport: Duplex, origin: Origin) => Connection
@@ -72,7 +72,7 @@ const nothing = (): void => {}
 /** Other options, ready to be put in force. */
 export interface Swap {
   /** To be opened first, where the port must be. */
-  readonly door: Door | undefined
+  readonly boundPort: BoundPort | undefined
   /** The certificates are others under the same names. */
   readonly renews: boolean
   swap(): void
@@ -95,7 +95,7 @@ export class Listener {
   #options: ListenerOptions
   readonly #context: ListenerContext
   #allowed: (address: string) => boolean
-  #door: Door | undefined
+  #boundPort: BoundPort | undefined
   #tls: tls.Server | undefined
   #http: http.Server | undefined
   readonly #sockets = new Set<net.Socket>()
@@ -119,27 +119,27 @@ export class Listener {
   /** Reads the certificates and binds the port; throws a BrokerError that says who has it where that can be known. */
   async open(): Promise<void> {
     const certificates = this.#readCertificates(this.#options)
-    const door = new Door(this.#options)
+    const boundPort = new BoundPort(this.#options)
     try {
-      await door.open()
+      await boundPort.open()
     } catch (err) {
       certificates?.unwatch()
       throw err
     }
     this.#useCertificates(certificates)
-    this.#use(door)
+    this.#use(boundPort)
   }
 
-  #use(door: Door): void {
-    this.#door = door
-    door.takenBy(
+  #use(boundPort: BoundPort): void {
+    this.#boundPort = boundPort
+    boundPort.takenBy(
       socket => this.#accept(socket),
       err => this.#context.log.error('listener failed', { listener: this.name, err })
     )
   }
 
   get listening(): boolean {
-    return this.#door?.listening === true
+    return this.#boundPort?.listening === true
   }
 
   get options(): ListenerOptions {
@@ -156,15 +156,15 @@ export class Listener {
     const hasNewOptions = !isDeepStrictEqual(options, this.#options)
     const hasNewCertificates =
       certificates !== undefined && !isDeepStrictEqual(certificates.context, this.#certificates?.context)
-    const hasNewDoor = opens || (this.listening && !isSameDoor(options, this.#options))
-    const door = hasNewDoor ? new Door(options) : undefined
-    const isSame = !hasNewOptions && !hasNewCertificates && !hasNewDoor && !(shared && this.#http !== undefined)
+    const hasNewPort = opens || (this.listening && !isSamePort(options, this.#options))
+    const boundPort = hasNewPort ? new BoundPort(options) : undefined
+    const isSame = !hasNewOptions && !hasNewCertificates && !hasNewPort && !(shared && this.#http !== undefined)
     return {
-      door,
+      boundPort,
       renews: hasNewCertificates && !hasNewOptions && !opens,
       abandon: () => {
         certificates?.unwatch()
-        door?.close()
+        boundPort?.close()
       },
       swap: () => {
         if (isSame) return certificates?.unwatch()
@@ -175,20 +175,20 @@ export class Listener {
         this.#tls = options.tls === undefined ? undefined : this.#tlsServer(options.tls)
         const { listening } = this
         this.#useCertificates(certificates)
-        if (door === undefined) return listening ? undefined : this.#unwatch()
-        this.#door?.close()
-        this.#use(door)
+        if (boundPort === undefined) return listening ? undefined : this.#unwatch()
+        this.#boundPort?.close()
+        this.#use(boundPort)
       }
     }
   }
 
   /** Frees the port for a moment; what it returns opens it again. */
   suspend(): () => Promise<void> {
-    this.#door?.close()
+    this.#boundPort?.close()
     return async () => {
-      const door = new Door(this.#options)
-      await door.open()
-      this.#use(door)
+      const boundPort = new BoundPort(this.#options)
+      await boundPort.open()
+      this.#use(boundPort)
     }
   }
 
@@ -199,7 +199,7 @@ export class Listener {
   }
 
   get port(): number {
-    return this.#door?.port ?? this.#options.bind.port
+    return this.#boundPort?.port ?? this.#options.bind.port
   }
 
   info(): ListenerInfo {
@@ -218,7 +218,7 @@ export class Listener {
   /** Accepts nobody any more; those who are in stay. */
   stopAccepting(): void {
     this.#unwatch()
-    this.#door?.close()
+    this.#boundPort?.close()
   }
 
   /**
@@ -250,7 +250,7 @@ export class Listener {
       if (!isPlain) this.#arrivals.delete(ends)
       if (this.#sockets.size < maxClients * 0.9) this.#crowded = false
     })
-    const peer = { address: undressed(socket.remoteAddress ?? ''), port: socket.remotePort ?? 0 }
+    const peer = { address: unmapIPv4(socket.remoteAddress ?? ''), port: socket.remotePort ?? 0 }
     if (!proxyProtocol) return this.#arrived({ socket, peer, isKnown: true, certificateName: undefined })
     readProxyHeader(socket, proxyProtocolTimeout).then(
       ({ source, certificateName }) => {
@@ -484,7 +484,7 @@ export class Listener {
 }
 
 /** Whether the port can stay open as it is. */
-const isSameDoor = (a: ListenerOptions, b: ListenerOptions): boolean =>
+const isSamePort = (a: ListenerOptions, b: ListenerOptions): boolean =>
   isDeepStrictEqual(a.bind, b.bind) &&
   a.backlog === b.backlog &&
   a.nodelay === b.nodelay &&

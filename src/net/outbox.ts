@@ -6,7 +6,7 @@
  */
 import type { Writable } from 'node:stream'
 import type { Metrics } from '../observe/metrics.js'
-import type { Tap } from '../observe/trace/trace.js'
+import type { PacketObserver } from '../observe/trace/trace.js'
 import { copyBytes } from '../wire/encode.js'
 
 const first = 1024
@@ -39,7 +39,7 @@ export class Outbox {
   bytes: Buffer = none
   length = 0
   /** Sees the packets of both directions go by; mostly nobody. */
-  tap: Tap | undefined = undefined
+  observer: PacketObserver | undefined = undefined
   /** Bytes in all that the transport was given. */
   sent = 0
   readonly metrics: Metrics
@@ -137,7 +137,7 @@ export class Outbox {
     this.sent += bytes.length
     this.bytes = none
     this.length = 0
-    if (this.tap !== undefined) this.tap.sent(bytes)
+    if (this.observer !== undefined) this.observer.sent(bytes)
     if (!this.#transport.write(bytes)) this.#stalled()
     this.#congested = this.#transport.writableLength > this.#limit
     if (!this.#congested) this.#tell()

@@ -1,10 +1,10 @@
 /** Who is at the other end of a socket, and whether a listener's rules let that address in. */
 import { isIP, SocketAddress } from 'node:net'
-import type { AccessRule } from '../config/broker-options.js'
+import type { AccessRule } from '../config/broker-keys.js'
 import { within } from '../config/values.js'
 
 /** `::ffff:10.0.0.1`, as a dual-stack socket has it, is 10.0.0.1. */
-export function undressed(address: string): string {
+export function unmapIPv4(address: string): string {
   return address.startsWith('::ffff:') && isIP(address.slice(7)) === 4 ? address.slice(7) : address
 }
 
@@ -12,7 +12,7 @@ export function undressed(address: string): string {
 export function addressIn(text: string): string | undefined {
   const bare = /^\[(.*)\](?::\d+)?$/.exec(text)?.[1] ?? /^([\d.]+):\d+$/.exec(text)?.[1] ?? text
   if (isIP(bare) !== 6) return isIP(bare) === 4 ? bare : undefined
-  return undressed(new SocketAddress({ address: bare.replace(/%.*$/, ''), family: 'ipv6' }).address)
+  return unmapIPv4(new SocketAddress({ address: bare.replace(/%.*$/, ''), family: 'ipv6' }).address)
 }
 
 export function isLoopback(address: string): boolean {

@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process'
 
 /** `mosquitto (pid 4711)`, or undefined when nobody can tell. */
-export async function whoListens(port: number): Promise<string | undefined> {
+export async function portOwner(port: number): Promise<string | undefined> {
   return (await fromLsof(port)) ?? (await fromSs(port))
 }
 

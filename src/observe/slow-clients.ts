@@ -5,7 +5,7 @@
  */
 
 import type { Log } from '../base/log/log.js'
-import { type DeadlineWheel, now, type Watched } from '../base/timer-wheel.js'
+import { now, type TimerWheel, type WheelItem } from '../base/timer-wheel.js'
 import type { Session, SessionHost } from '../delivery/session/session.js'
 import type { Alarms } from './alarms.js'
 
@@ -14,7 +14,7 @@ const lowMs = 1000
 /** How often the log says that a client misses messages. */
 const lossMs = 60_000
 
-class Later implements Watched {
+class Later implements WheelItem {
   readonly #at: number
 
   constructor(
@@ -29,14 +29,14 @@ class Later implements Watched {
   }
 }
 
-export class Overseer implements SessionHost {
-  readonly wheel: DeadlineWheel
+export class SlowClientMonitor implements SessionHost {
+  readonly wheel: TimerWheel
   readonly #alarms: Alarms
   readonly #log: Log
   readonly #low = new Map<Session, Later>()
   readonly #losing = new Map<Session, Later>()
 
-  constructor(wheel: DeadlineWheel, alarms: Alarms, log: Log) {
+  constructor(wheel: TimerWheel, alarms: Alarms, log: Log) {
     this.wheel = wheel
     this.#alarms = alarms
     this.#log = log
@@ -54,12 +54,12 @@ export class Overseer implements SessionHost {
     }
   }
 
-  loses(session: Session): void {
+  drops(session: Session): void {
     const { clientId, dropped } = session
     this.#log.warning('messages are dropped: the client is too slow', { clientId, dropped })
     this.#later(this.#losing, session, lossMs, () => {
-      session.hearLosses()
-      if (session.online && session.dropped > dropped) this.loses(session)
+      session.reportDropsAgain()
+      if (session.online && session.dropped > dropped) this.drops(session)
     })
   }
 

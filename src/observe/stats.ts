@@ -1,9 +1,9 @@
 /** emqttd's stats, in its order: how many of everything there are, and the most that there were. */
-import type { Hub } from '../delivery/dispatcher.js'
+import type { Dispatcher } from '../delivery/dispatcher.js'
 
 export type Stats = ReturnType<typeof statsOf>
 
-export function statsOf(clients: number, sessions: number, { metrics, router, retained }: Hub) {
+export function statsOf(clients: number, sessions: number, { metrics, router, retained }: Dispatcher) {
   const { peaks } = metrics
   metrics.peak('sessions', sessions) // also those that were there before the first came in
   metrics.peak('retained', retained.size)

@@ -5,7 +5,7 @@
  * who reads them; they do not count in the metrics that they tell.
  */
 import { description, localTime, uptime } from '../base/uptime.js'
-import type { Broker } from '../client/manager.js'
+import type { ClientManager } from '../client/manager.js'
 import { Message } from '../delivery/message.js'
 import type { ClientInfo, Hooks } from '../plugins/hooks.js'
 import type { Alarm } from './alarms.js'
@@ -23,15 +23,15 @@ const heartbeatMs = 1000
 /** emqttd's module.presence.qos. */
 const presenceQos = 1
 
-export class Sys {
+export class SysTopics {
   readonly #options: SysOptions
-  readonly #broker: Broker
+  readonly #broker: ClientManager
   readonly #hooks: Hooks
   readonly #root: string
   #interval = 0
   readonly #timers: NodeJS.Timeout[] = []
 
-  constructor(options: SysOptions, broker: Broker, hooks: Hooks) {
+  constructor(options: SysOptions, broker: ClientManager, hooks: Hooks) {
     this.#options = options
     this.#broker = broker
     this.#hooks = hooks
@@ -39,7 +39,7 @@ export class Sys {
   }
 
   /** Another interval from now on. */
-  use(interval: number): void {
+  reconfigure(interval: number): void {
     if (interval === this.#interval) return
     this.#interval = interval
     for (const timer of this.#timers.splice(0)) clearInterval(timer)
@@ -51,7 +51,7 @@ export class Sys {
   }
 
   start(): void {
-    this.use(this.#options.interval)
+    this.reconfigure(this.#options.interval)
     const scope = this.#hooks.scope(owner)
     scope.on('client.connected', client => this.#came(client, 0))
     scope.on('client.refused', (client, code) => this.#came(client, code))
@@ -82,13 +82,13 @@ export class Sys {
 
   /** Of a client, in a topic of its own: mostly nobody wants to know, and then it costs next to nothing. */
   #tellOf(topic: string, said: object): void {
-    const { hub } = this.#broker
+    const { dispatcher } = this.#broker
     const whole = `${this.#root}/${topic}`
-    const match = hub.router.matchOnce(whole)
+    const match = dispatcher.router.matchOnce(whole)
     if (match.routes.length === 0 && match.groups.length === 0) return
     const message = Message.of(whole, Buffer.from(JSON.stringify(said)), { qos: presenceQos })
     message.counts = 0
-    hub.publish(message, match)
+    dispatcher.publish(message, match)
   }
 
   /** @param topic behind `$SYS/brokers/<node>/`. */
@@ -99,7 +99,7 @@ export class Sys {
   #publish(topic: string, payload: string, options: { qos?: 0 | 1; retain?: boolean } = {}): void {
     const message = Message.of(topic, Buffer.from(payload), options)
     message.counts = 0
-    this.#broker.hub.publish(message)
+    this.#broker.dispatcher.publish(message)
   }
 
   #heartbeat(): void {
@@ -114,9 +114,9 @@ export class Sys {
     this.#publish('$SYS/brokers', node, { retain })
     this.publish('version', version, { retain })
     this.publish('sysdescr', description, { retain })
-    const { hub, metrics } = this.#broker
+    const { dispatcher, metrics } = this.#broker
     for (const [name, n] of Object.entries(this.#broker.stats())) this.publish(`stats/${name}`, String(n))
-    for (const [name, n] of Object.entries(metrics.standard(hub.retained.size))) {
+    for (const [name, n] of Object.entries(metrics.standard(dispatcher.retained.size))) {
       this.publish(`metrics/${name}`, String(n))
     }
   }

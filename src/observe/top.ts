@@ -6,7 +6,7 @@
  */
 import { type IntervalHistogram, monitorEventLoopDelay, performance } from 'node:perf_hooks'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
-import type { Front } from '../client/channel.js'
+import type { Channel } from '../client/channel.js'
 import type { Server } from '../server/server.js'
 import type { Metrics } from './metrics.js'
 import { TopicSample } from './topic-sample.js'
@@ -77,7 +77,7 @@ const resolutionMs = 10
 
 /** What a client had counted when it was last looked at, and what came since. */
 class Entry {
-  readonly front: Front
+  readonly channel: Channel
   walk = 0
   at = 0
   published = 0
@@ -93,14 +93,14 @@ class Entry {
   queue = 0
   unsent = 0
 
-  constructor(front: Front, walk: number, at: number) {
-    this.front = front
+  constructor(channel: Channel, walk: number, at: number) {
+    this.channel = channel
     this.#note(walk, at)
   }
 
   look(walk: number, at: number): void {
-    const { connection } = this.front
-    const session = this.front.session!
+    const { connection } = this.channel
+    const session = this.channel.session!
     const seconds = (at - this.at) / 1000 || 1
     this.messagesIn = (session.published - this.published) / seconds
     this.messagesOut = (session.delivered - this.delivered) / seconds
@@ -114,7 +114,7 @@ class Entry {
 
   /** What the next look is compared with. */
   #note(walk: number, at: number): void {
-    const { connection, session } = this.front
+    const { connection, session } = this.channel
     this.walk = walk
     this.at = at
     this.published = session!.published
@@ -129,7 +129,7 @@ class Entry {
   }
 
   row(): ClientLoad {
-    const { client } = this.front.identity!
+    const { client } = this.channel.identity!
     return {
       client_id: client.clientId,
       username: client.username ?? null,
@@ -139,7 +139,7 @@ class Entry {
       bytes_in: Math.round(this.bytesIn),
       bytes_out: Math.round(this.bytesOut),
       queue: this.queue,
-      inflight: this.front.session!.inflightLength,
+      inflight: this.channel.session!.inflightLength,
       unsent: this.unsent,
       dropped_rate: round(this.lost),
       dropped: this.dropped
@@ -192,7 +192,7 @@ const totalsOf = (metrics: Metrics) => ({
 /** All that is there while somebody looks. */
 class Watching {
   readonly #server: Server
-  readonly #entries = new Map<Front, Entry>()
+  readonly #entries = new Map<Channel, Entry>()
   readonly #topics = new TopicSample()
   readonly #delay: IntervalHistogram = monitorEventLoopDelay({ resolution: resolutionMs })
   readonly #over = new AbortController()
@@ -206,7 +206,7 @@ class Watching {
 
   constructor(server: Server) {
     this.#server = server
-    const { metrics } = server.broker
+    const { metrics } = server.clients
     this.#totals = totalsOf(metrics)
     this.#latency = [...metrics.latency.counts]
   }
@@ -214,7 +214,7 @@ class Watching {
   async run(tell: (sample: Sample) => void): Promise<void> {
     const { signal } = this.#over
     this.#delay.enable()
-    this.#server.broker.hub.sample = this.#topics
+    this.#server.clients.dispatcher.sample = this.#topics
     this.#from = performance.now()
     try {
       await this.#look()
@@ -230,8 +230,8 @@ class Watching {
   stop(): void {
     this.#over.abort()
     this.#delay.disable()
-    const { hub } = this.#server.broker
-    if (hub.sample === this.#topics) hub.sample = undefined
+    const { dispatcher } = this.#server.clients
+    if (dispatcher.sample === this.#topics) dispatcher.sample = undefined
   }
 
   /** Every client once; calls `see` with each that was there before. */
@@ -241,9 +241,9 @@ class Watching {
     let seen = 0
     this.#spentMs = 0
     let from = performance.now()
-    for (const front of this.#server.broker.eachFront()) {
-      const entry = this.#entries.get(front)
-      if (entry === undefined) this.#entries.set(front, new Entry(front, walk, from))
+    for (const channel of this.#server.clients.eachChannel()) {
+      const entry = this.#entries.get(channel)
+      if (entry === undefined) this.#entries.set(channel, new Entry(channel, walk, from))
       else {
         entry.look(walk, from)
         see?.(entry)
@@ -257,7 +257,7 @@ class Watching {
     }
     this.#spentMs += performance.now() - from
     if (this.#entries.size === seen) return
-    for (const [front, entry] of this.#entries) if (entry.walk < walk) this.#entries.delete(front)
+    for (const [channel, entry] of this.#entries) if (entry.walk < walk) this.#entries.delete(channel)
   }
 
   async #sample(): Promise<Sample> {
@@ -274,8 +274,8 @@ class Watching {
       slowCount++
       bySlowness.offer(entry)
     })
-    const { options, version, startedAt, broker } = this.#server
-    const { metrics, hub, sessions } = broker
+    const { options, version, startedAt, clients } = this.#server
+    const { metrics, dispatcher, sessions } = clients
     const now = performance.now()
     const seconds = (now - this.#from) / 1000
     this.#from = now
@@ -296,10 +296,10 @@ class Watching {
       version,
       uptime: Math.floor((Date.now() - startedAt.getTime()) / 1000),
       seconds: round(seconds),
-      clients: broker.clientCount,
+      clients: clients.clientCount,
       sessions: sessions.size,
-      subscriptions: hub.router.size,
-      retained: hub.retained.size,
+      subscriptions: dispatcher.router.size,
+      retained: dispatcher.retained.size,
       rates,
       latency: this.#latencies(metrics),
       ...this.#process(seconds),
@@ -307,7 +307,7 @@ class Watching {
       sampled: every,
       top_clients: [...new Set([byRate, byBytes, byQueue].flatMap(each => each.list()))].map(e => e.row()),
       top_topics: this.#topics.end(most).map(({ topic, messages, bytes }) => {
-        const { routes, groups } = hub.router.match(topic)
+        const { routes, groups } = dispatcher.router.match(topic)
         const receivers = routes.length + groups.length
         return { topic, messages: round(messages / seconds), bytes: Math.round(bytes / seconds), receivers }
       }),

@@ -1,9 +1,9 @@
 /**
  * What must outlive the process: stored sessions with what is on its way to them, and
- * retained messages. All of it is in memory; the keeper sees that the store has it too,
+ * retained messages. All of it is in memory; the persistence sees that the store has it too,
  * and that nothing is acknowledged before.
  *
- * - A PUBLISH gets a Receipt when somebody must keep it, and is acknowledged when that settles: everything it
+ * - A PUBLISH gets a Durability when somebody must keep it, and is acknowledged when that settles: everything it
  *   stands for is on disk, or no longer needed since the clients have acknowledged it.
  * - QoS 2 is exactly once through a crash, so nothing of it is said before it is written: the message is not sent
  *   before its packet id is kept, PUBREL not before PUBREC is, PUBCOMP not before the id is free in the store too.
@@ -14,7 +14,13 @@
 import type { Message } from '../delivery/message.js'
 import type { Outgoing } from '../delivery/session/inflight.js'
 import type { Batch, Store, Table } from '../store/store.js'
-import { type Change, Journal, type JournalEvents, type JournalTimes, type Revocable } from '../store/write-queue.js'
+import {
+  type Change,
+  type Revocable,
+  WriteQueue,
+  type WriteQueueEvents,
+  type WriteQueueTimes
+} from '../store/write-queue.js'
 import {
   encodeEntry,
   encodeSubscription,
@@ -26,26 +32,26 @@ import {
   textKey
 } from './records.js'
 
-export interface Settled {
-  receiptSettled(): void
+export interface DurabilityObserver {
+  durabilitySettled(): void
 }
 
-function both(first: Settled, second: Settled): void {
-  first.receiptSettled()
-  second.receiptSettled()
+function both(first: DurabilityObserver, second: DurabilityObserver): void {
+  first.durabilitySettled()
+  second.durabilitySettled()
 }
 
 /** What a publisher, or a subscriber that waits for SUBACK, waits for. */
-export class Receipt {
+export class Durability {
   #open = 0
   /** Something could not be kept. */
   failed = false
-  #settled: Settled | undefined
+  #settled: DurabilityObserver | undefined
 
   /** Is called when nothing is open any more, after those that came before. */
-  set settled(settled: Settled) {
+  set settled(settled: DurabilityObserver) {
     const before = this.#settled
-    this.#settled = before === undefined ? settled : { receiptSettled: () => both(before, settled) }
+    this.#settled = before === undefined ? settled : { durabilitySettled: () => both(before, settled) }
   }
 
   get isOpen(): boolean {
@@ -57,7 +63,7 @@ export class Receipt {
   }
 
   closes(): void {
-    if (--this.#open === 0) this.#settled?.receiptSettled()
+    if (--this.#open === 0) this.#settled?.durabilitySettled()
   }
 
   fails(): void {
@@ -66,11 +72,11 @@ export class Receipt {
   }
 }
 
-export class Keeper {
-  readonly journal: Journal
+export class Persistence {
+  readonly queue: WriteQueue
   /** Whether acknowledgements wait for the disk. */
   readonly waits: boolean
-  #receipt: Receipt | undefined
+  #durability: Durability | undefined
   #isGathering = false
   /** Messages go from one session to another: they must be with the second before the first has them no longer. */
   isMoving = false
@@ -81,32 +87,32 @@ export class Keeper {
   readonly #retained = new Map<string, RetainedChange>()
 
   /** @param waits false where `store.sync` lets what is acknowledged be lost. */
-  constructor(store: Store, events: JournalEvents, { waits = true, times }: KeeperOptions = {}) {
-    this.journal = new Journal(store, events, times)
+  constructor(store: Store, events: WriteQueueEvents, { waits = true, times }: PersistenceOptions = {}) {
+    this.queue = new WriteQueue(store, events, times)
     this.waits = waits
   }
 
-  /** From here to gathered(), what is kept is kept for one receipt. */
+  /** From here to gathered(), what is kept is kept for one durability. */
   gather(): void {
     this.#isGathering = this.waits
-    this.#receipt = undefined
-    this.journal.mayCut()
+    this.#durability = undefined
+    this.queue.mayCut()
   }
 
   /** Undefined when nothing has to be kept, or nobody waits for it. */
-  gathered(): Receipt | undefined {
+  gathered(): Durability | undefined {
     this.#isGathering = this.isWhole = false
-    const receipt = this.#receipt
-    this.#receipt = undefined
-    return receipt
+    const durability = this.#durability
+    this.#durability = undefined
+    return durability
   }
 
-  /** The receipt of what is going on; undefined when nobody waits for that. */
-  receipt(): Receipt | undefined {
+  /** The durability of what is going on; undefined when nobody waits for that. */
+  durability(): Durability | undefined {
     if (!this.#isGathering || this.isMoving) return undefined // what moves was acknowledged before
-    this.#receipt ??= new Receipt()
-    this.#receipt.opens()
-    return this.#receipt
+    this.#durability ??= new Durability()
+    this.#durability.opens()
+    return this.#durability
   }
 
   nextSession(): number {
@@ -128,19 +134,19 @@ export class Keeper {
    * @param undo puts back what was there in place of `message`, for a publisher that is told that it was not kept.
    */
   retain(topic: string, message: Message | undefined, undo: Undo): void {
-    const receipt = this.receipt()
+    const durability = this.durability()
     const pending = this.#retained.get(topic)
     if (pending?.isOpen) {
       pending.message = message
-      if (receipt !== undefined) pending.receipts.push(receipt)
-      if (receipt !== undefined) this.journal.hasten()
+      if (durability !== undefined) pending.durabilities.push(durability)
+      if (durability !== undefined) this.queue.hasten()
       return
     }
     const change = new RetainedChange(topic, message, undo, this.#retained)
-    if (receipt !== undefined) change.receipts.push(receipt)
+    if (durability !== undefined) change.durabilities.push(durability)
     this.#retained.set(topic, change)
-    if (receipt === undefined) this.journal.eventually(change)
-    else this.journal.soon(change)
+    if (durability === undefined) this.queue.eventually(change)
+    else this.queue.soon(change)
   }
 
   /** Whether the topic's last change is not on disk yet. */
@@ -150,24 +156,24 @@ export class Keeper {
 
   /** Nobody waits for it. */
   put(table: Table, key: Uint8Array, value: Uint8Array): void {
-    this.journal.eventually(new Write(table, key, value, undefined))
+    this.queue.eventually(new Write(table, key, value, undefined))
   }
 
   remove(table: Table, key: Uint8Array): void {
-    this.journal.eventually(new Removal(table, key))
+    this.queue.eventually(new Removal(table, key))
   }
 }
 
 /** @param wasWritten the disk may have `message` though it failed. */
 type Undo = (message: Message | undefined, wasWritten: boolean) => void
 
-export interface KeeperOptions {
+export interface PersistenceOptions {
   readonly waits?: boolean
-  readonly times?: JournalTimes
+  readonly times?: WriteQueueTimes
 }
 
 /** The session that entries belong to. */
-export interface Keeping {
+export interface LoggedSession {
   /** Entries are on disk that it may now send. */
   pump(): void
   /** The message was refused; false when it has been sent already. */
@@ -177,34 +183,39 @@ export interface Keeping {
 }
 
 /** A stored session's part of the store. */
-export class SessionKeep implements Change {
+export class SessionLog implements Change {
   readonly id: number
-  readonly #keeper: Keeper
+  readonly #persistence: Persistence
   readonly #key: Buffer
-  readonly #session: Keeping
+  readonly #session: LoggedSession
   #sequence = 0
   #isDirty = false
   /** The session's record as it is now; undefined when it is over. */
   record: () => Uint8Array | undefined = () => undefined
 
-  constructor(keeper: Keeper, clientId: string, session: Keeping, { id = keeper.nextSession(), sequence = 0 } = {}) {
-    this.#keeper = keeper
+  constructor(
+    persistence: Persistence,
+    clientId: string,
+    session: LoggedSession,
+    { id = persistence.nextSession(), sequence = 0 } = {}
+  ) {
+    this.#persistence = persistence
     this.#key = textKey(clientId)
     this.#session = session
     this.id = id
     this.#sequence = sequence
   }
 
-  get journal(): Journal {
-    return this.#keeper.journal
+  get queue(): WriteQueue {
+    return this.#persistence.queue
   }
 
   /** The message is to be kept until it is forgotten. Gives it its packet id. @param isUnderWay to a client that is there. */
   add(outgoing: Outgoing, isUnderWay: boolean): void {
     const entry = this.#entry(outgoing, ++this.#sequence)
-    const { isMoving, isWhole } = this.#keeper
-    if (outgoing.qos === 1 && isUnderWay && !isMoving && !isWhole) this.journal.unlessRevoked(entry)
-    else this.journal.soon(entry)
+    const { isMoving, isWhole } = this.#persistence
+    if (outgoing.qos === 1 && isUnderWay && !isMoving && !isWhole) this.queue.unlessRevoked(entry)
+    else this.queue.soon(entry)
   }
 
   /** An entry of the store. */
@@ -213,44 +224,44 @@ export class SessionKeep implements Change {
     this.#entry(outgoing, sequence, true)
   }
 
-  #entry(outgoing: Outgoing, sequence: number, isKept = false): Entry {
-    const entry = new Entry(this.#keeper, this, this.#session, outgoing, sequence, isKept)
-    outgoing.entry = entry
+  #entry(outgoing: Outgoing, sequence: number, isKept = false): StoredDelivery {
+    const entry = new StoredDelivery(this.#persistence, this, this.#session, outgoing, sequence, isKept)
+    outgoing.stored = entry
     outgoing.packetId = (sequence % 65_535) + 1
     return entry
   }
 
   /** What was held back for a client that is gone now is written: the order of the session must be the store's too. */
   hurry(outgoing: Outgoing): void {
-    if (outgoing.entry?.needed) this.journal.soon(outgoing.entry)
+    if (outgoing.stored?.needed) this.queue.soon(outgoing.stored)
   }
 
   subscribed(subscription: SubscriptionRecord): void {
     const key = subscriptionKey(this.id, subscription.filter)
-    this.journal.soon(new Write('subscription', key, encodeSubscription(subscription), this.#keeper.receipt()))
+    this.queue.soon(new Write('subscription', key, encodeSubscription(subscription), this.#persistence.durability()))
   }
 
   unsubscribed(filter: string): void {
-    this.journal.soon(new Removal('subscription', subscriptionKey(this.id, filter), this.#keeper.receipt()))
+    this.queue.soon(new Removal('subscription', subscriptionKey(this.id, filter), this.#persistence.durability()))
   }
 
   /** A QoS 2 message came in; its id is taken. */
   incoming(packetId: number): void {
-    this.#keeper.isWhole = true
+    this.#persistence.isWhole = true
     const key = pairKey(this.id, packetId)
-    this.journal.soon(new Write('incoming', key, Buffer.alloc(0), this.#keeper.receipt()))
+    this.queue.soon(new Write('incoming', key, Buffer.alloc(0), this.#persistence.durability()))
   }
 
   /** PUBREL came, the id is free. */
   incomingReleased(packetId: number): void {
-    this.journal.soon(new Freed('incoming', pairKey(this.id, packetId), this.#keeper.receipt()))
+    this.queue.soon(new Freed('incoming', pairKey(this.id, packetId), this.#persistence.durability()))
   }
 
   /** The session's record has changed. */
   changed(): void {
-    const receipt = this.#keeper.receipt()
-    if (receipt !== undefined) this.journal.soon(new Waiting(this, receipt))
-    else if (!this.#isDirty) this.journal.eventually(this)
+    const durability = this.#persistence.durability()
+    if (durability !== undefined) this.queue.soon(new Waiting(this, durability))
+    else if (!this.#isDirty) this.queue.eventually(this)
     this.#isDirty = true
   }
 
@@ -276,33 +287,33 @@ const kept = 2
 const gone = 3
 
 /** A message that one stored session has not got yet. */
-export class Entry implements Revocable {
+export class StoredDelivery implements Revocable {
   #state = held
-  readonly #keeper: Keeper
-  readonly #keep: SessionKeep
-  readonly #session: Keeping
+  readonly #persistence: Persistence
+  readonly #log: SessionLog
+  readonly #session: LoggedSession
   readonly #outgoing: Outgoing
   readonly #sequence: number
-  #receipt: Receipt | undefined
+  #durability: Durability | undefined
   /** In the batch that is on its way. */
   #wroteMessage = false
 
   constructor(
-    keeper: Keeper,
-    keep: SessionKeep,
-    session: Keeping,
+    persistence: Persistence,
+    keep: SessionLog,
+    session: LoggedSession,
     outgoing: Outgoing,
     sequence: number,
     isKept: boolean
   ) {
-    this.#keeper = keeper
-    this.#keep = keep
+    this.#persistence = persistence
+    this.#log = keep
     this.#session = session
     this.#outgoing = outgoing
     this.#sequence = sequence
     if (isKept) this.#state = kept
-    else this.#receipt = keeper.receipt()
-    outgoing.message.keepers++
+    else this.#durability = persistence.durability()
+    outgoing.message.holders++
   }
 
   get sequence(): number {
@@ -315,11 +326,11 @@ export class Entry implements Revocable {
 
   /** Whether the message may be sent: one of QoS 2 only under an id that is on disk. */
   get isSafe(): boolean {
-    return this.#state >= kept || this.#outgoing.qos < 2 || !this.#keeper.waits
+    return this.#state >= kept || this.#outgoing.qos < 2 || !this.#persistence.waits
   }
 
   get key(): Buffer {
-    return pairKey(this.#keep.id, this.#sequence)
+    return pairKey(this.#log.id, this.#sequence)
   }
 
   write(batch: Batch): void {
@@ -334,9 +345,9 @@ export class Entry implements Revocable {
   #body(batch: Batch): Message | number | undefined {
     const { message, received } = this.#outgoing
     if (received) return undefined
-    if (message.number === 0 && message.keepers === 1) return message
+    if (message.number === 0 && message.holders === 1) return message
     if (message.number === 0) {
-      message.number = this.#keeper.nextMessage()
+      message.number = this.#persistence.nextMessage()
       this.#wroteMessage = true
       batch.put('message', numberKey(message.number), messageRecord(message))
     }
@@ -357,14 +368,14 @@ export class Entry implements Revocable {
     if (this.#state === gone) return false
     const wasWritten = this.#state === writing
     this.#state = held
-    const receipt = this.#receipt
-    if (receipt === undefined) return true
-    this.#receipt = undefined
+    const durability = this.#durability
+    if (durability === undefined) return true
+    this.#durability = undefined
     if (this.#session.withdraw(this.#outgoing)) {
       this.#leave()
-      if (wasWritten) this.#keeper.remove('entry', this.key) // a disk that failed may have it nevertheless
+      if (wasWritten) this.#persistence.remove('entry', this.key) // a disk that failed may have it nevertheless
     }
-    receipt.fails()
+    durability.fails()
     return this.needed
   }
 
@@ -373,7 +384,7 @@ export class Entry implements Revocable {
     const wasWritten = this.#state === kept || this.#state === writing
     if (this.#state === gone) return
     this.#leave()
-    if (wasWritten) this.#keeper.remove('entry', this.key)
+    if (wasWritten) this.#persistence.remove('entry', this.key)
     this.#settle()
   }
 
@@ -381,11 +392,11 @@ export class Entry implements Revocable {
   received(): void {
     if (this.#state === gone) return this.#session.released(this.#outgoing)
     const release = new Release(this, this.#session, this.#outgoing)
-    if (this.#keeper.waits) {
+    if (this.#persistence.waits) {
       this.isReleasing = true
-      this.#keeper.journal.soon(release)
+      this.#persistence.queue.soon(release)
     } else {
-      this.#keeper.journal.eventually(release)
+      this.#persistence.queue.eventually(release)
       this.#session.released(this.#outgoing)
     }
   }
@@ -401,26 +412,26 @@ export class Entry implements Revocable {
     this.#state = gone
     this.isReleasing = false
     const { message } = this.#outgoing
-    if (--message.keepers === 0 && message.number !== 0) {
-      this.#keeper.remove('message', numberKey(message.number))
+    if (--message.holders === 0 && message.number !== 0) {
+      this.#persistence.remove('message', numberKey(message.number))
       message.number = 0
     }
   }
 
   #settle(): void {
-    const receipt = this.#receipt
-    this.#receipt = undefined
-    receipt?.closes()
+    const durability = this.#durability
+    this.#durability = undefined
+    durability?.closes()
   }
 }
 
 /** PUBREC came. */
 class Release implements Change {
-  readonly #entry: Entry
-  readonly #session: Keeping
+  readonly #entry: StoredDelivery
+  readonly #session: LoggedSession
   readonly #outgoing: Outgoing
 
-  constructor(entry: Entry, session: Keeping, outgoing: Outgoing) {
+  constructor(entry: StoredDelivery, session: LoggedSession, outgoing: Outgoing) {
     this.#entry = entry
     this.#session = session
     this.#outgoing = outgoing
@@ -448,7 +459,7 @@ class Release implements Change {
 }
 
 class RetainedChange implements Change {
-  readonly receipts: Receipt[] = []
+  readonly durabilities: Durability[] = []
   message: Message | undefined
   /** Others of the topic may join it: it is not being written yet. */
   isOpen = true
@@ -473,13 +484,13 @@ class RetainedChange implements Change {
 
   committed(): void {
     if (this.#pending.get(this.#topic) === this) this.#pending.delete(this.#topic)
-    for (const receipt of this.receipts) receipt.closes()
+    for (const durability of this.durabilities) durability.closes()
   }
 
   failed(): boolean {
     const pending = this.#pending.get(this.#topic)
     const isNewest = pending === undefined || pending === this
-    if (this.receipts.length === 0) {
+    if (this.durabilities.length === 0) {
       if (isNewest) this.#pending.set(this.#topic, this)
       this.isOpen = isNewest
       return isNewest
@@ -488,7 +499,7 @@ class RetainedChange implements Change {
       this.#pending.delete(this.#topic)
       this.#undo(this.message, !this.isOpen)
     }
-    for (const receipt of this.receipts) receipt.fails()
+    for (const durability of this.durabilities) durability.fails()
     return false
   }
 }
@@ -497,13 +508,13 @@ class Write implements Change {
   readonly #table: Table
   readonly #key: Uint8Array
   readonly #value: Uint8Array
-  readonly #receipt: Receipt | undefined
+  readonly #durability: Durability | undefined
 
-  constructor(table: Table, key: Uint8Array, value: Uint8Array, receipt: Receipt | undefined) {
+  constructor(table: Table, key: Uint8Array, value: Uint8Array, durability: Durability | undefined) {
     this.#table = table
     this.#key = key
     this.#value = value
-    this.#receipt = receipt
+    this.#durability = durability
   }
 
   write(batch: Batch): void {
@@ -511,25 +522,25 @@ class Write implements Change {
   }
 
   committed(): void {
-    this.#receipt?.closes()
+    this.#durability?.closes()
   }
 
   /** Who waits for it is refused. */
   failed(): boolean {
-    this.#receipt?.fails()
-    return this.#receipt === undefined
+    this.#durability?.fails()
+    return this.#durability === undefined
   }
 }
 
 class Removal implements Change {
   readonly #table: Table
   readonly #key: Uint8Array
-  #receipt: Receipt | undefined
+  #durability: Durability | undefined
 
-  constructor(table: Table, key: Uint8Array, receipt?: Receipt) {
+  constructor(table: Table, key: Uint8Array, durability?: Durability) {
     this.#table = table
     this.#key = key
-    this.#receipt = receipt
+    this.#durability = durability
   }
 
   write(batch: Batch): void {
@@ -537,13 +548,13 @@ class Removal implements Change {
   }
 
   committed(): void {
-    this.#receipt?.closes()
+    this.#durability?.closes()
   }
 
   /** It is tried again, and a client that leaves or unsubscribes is not kept waiting for that. */
   failed(): boolean {
-    this.#receipt?.closes()
-    this.#receipt = undefined
+    this.#durability?.closes()
+    this.#durability = undefined
     return true
   }
 }
@@ -558,11 +569,11 @@ class Freed extends Removal {
 /** A change that somebody waits for. */
 class Waiting implements Change {
   readonly #change: Change
-  #receipt: Receipt | undefined
+  #durability: Durability | undefined
 
-  constructor(change: Change, receipt: Receipt) {
+  constructor(change: Change, durability: Durability) {
     this.#change = change
-    this.#receipt = receipt
+    this.#durability = durability
   }
 
   write(batch: Batch): void {
@@ -571,12 +582,12 @@ class Waiting implements Change {
 
   committed(): void {
     this.#change.committed()
-    this.#receipt?.closes()
+    this.#durability?.closes()
   }
 
   failed(): boolean {
-    this.#receipt?.closes()
-    this.#receipt = undefined
+    this.#durability?.closes()
+    this.#durability = undefined
     return this.#change.failed()
   }
 }

@@ -6,12 +6,12 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import type { SessionRecord, Sessions } from '../client/sessions.js'
 import type { LastWill, WillRecord } from '../client/will.js'
-import type { Hub } from '../delivery/dispatcher.js'
+import type { Dispatcher } from '../delivery/dispatcher.js'
 import { Message } from '../delivery/message.js'
 import { Outgoing } from '../delivery/session/inflight.js'
 import type { Session } from '../delivery/session/session.js'
 import type { Store, Table } from '../store/store.js'
-import type { Keeper } from './persistence.js'
+import type { Persistence } from './persistence.js'
 import { decodeEntry, decodeMessage, decodeSubscription, firstOf, numberKey, secondOf } from './records.js'
 
 export interface Restored {
@@ -30,8 +30,8 @@ export interface Counts {
 
 export interface RestoreParts {
   readonly store: Store
-  readonly keeper: Keeper
-  readonly hub: Hub
+  readonly persistence: Persistence
+  readonly dispatcher: Dispatcher
   readonly sessions: Sessions
   /** Messages that may be under way to a client at a time; 0 is no limit. */
   readonly maxInflight: number
@@ -53,7 +53,7 @@ interface Stored {
 }
 
 export async function restore(parts: RestoreParts): Promise<Restored> {
-  const { store, keeper, hub, sessions, willFrom, progress } = parts
+  const { store, persistence, dispatcher, sessions, willFrom, progress } = parts
   const now = Date.now()
   let records = 0
   async function each(table: Table, take: (key: Buffer, value: Buffer) => void): Promise<number> {
@@ -70,8 +70,8 @@ export async function restore(parts: RestoreParts): Promise<Restored> {
 
   /** The session has gone; its number must not be another's while this is on its way. */
   function orphan(table: Table, key: Buffer): void {
-    keeper.used({ session: firstOf(key) })
-    keeper.remove(table, key)
+    persistence.used({ session: firstOf(key) })
+    persistence.remove(table, key)
   }
   let aliveAt = now
   await each('meta', (key, value) => {
@@ -81,7 +81,7 @@ export async function restore(parts: RestoreParts): Promise<Restored> {
   const messages = new Map<number, Message>()
   await each('message', (key, value) => {
     const number = firstOf(key)
-    keeper.used({ message: number })
+    persistence.used({ message: number })
     const message = decodeMessage(value, 0)
     message.number = number
     messages.set(number, message)
@@ -89,15 +89,15 @@ export async function restore(parts: RestoreParts): Promise<Restored> {
   const byId = new Map<number, Stored>()
   await each('session', (_key, value) => {
     const record = JSON.parse(value.toString()) as SessionRecord
-    keeper.used({ session: record.id })
+    persistence.used({ session: record.id })
     const will = record.will === null ? undefined : willFrom(record.will)
-    byId.set(record.id, { session: sessions.restore(record, keeper, will), record, entries: [] })
+    byId.set(record.id, { session: sessions.restore(record, persistence, will), record, entries: [] })
   })
   const subscriptions = await each('subscription', (key, value) => {
     const session = byId.get(firstOf(key))?.session
     if (session === undefined) return orphan('subscription', key)
     const subscription = decodeSubscription(value, session)
-    hub.router.add(subscription)
+    dispatcher.router.add(subscription)
     session.subscriptions.set(subscription.filter, subscription)
   })
   await each('incoming', (key, _value) => {
@@ -110,18 +110,18 @@ export async function restore(parts: RestoreParts): Promise<Restored> {
     const { message, qos, retain, identifiers, shared } = decodeEntry(value)
     const body = typeof message === 'number' ? messages.get(message) : (message ?? new Message())
     if (stored === undefined || body === undefined) return orphan('entry', key)
-    const group = shared === undefined ? undefined : hub.router.group(shared)
+    const group = shared === undefined ? undefined : dispatcher.router.group(shared)
     const outgoing = new Outgoing(body, qos, retain, identifiers, group)
     outgoing.received = message === undefined
-    stored.session.keep!.restored(outgoing, secondOf(key))
+    stored.session.sessionLog!.restored(outgoing, secondOf(key))
     stored.entries.push({ sequence: secondOf(key), outgoing })
   })
-  for (const [number, { keepers }] of messages) if (keepers === 0) keeper.remove('message', numberKey(number))
+  for (const [number, { holders }] of messages) if (holders === 0) persistence.remove('message', numberKey(number))
   for (const stored of byId.values()) putBack(stored, parts.maxInflight || 65_535)
   const retained = await each('retained', (key, value) => {
     const message = decodeMessage(value, 0)
-    if (message.expiredAt(now)) keeper.remove('retained', key)
-    else hub.retained.put(message.topic, message)
+    if (message.expiredAt(now)) persistence.remove('retained', key)
+    else dispatcher.retained.put(message.topic, message)
   })
   return {
     counts: { sessions: byId.size, subscriptions, messages: entries, retained },

@@ -20,7 +20,7 @@ import {
   showVerifier,
   type Verifier
 } from '../access/scram.js'
-import { BrokerError, type Conversation, integer, list, plugin, type Turn, text, word } from '../plugin.js'
+import { type AuthExchange, type AuthStep, BrokerError, integer, list, plugin, text, word } from '../plugin.js'
 
 const method = 'SCRAM-SHA-256'
 
@@ -63,11 +63,11 @@ export default plugin({
     hooks.authenticator(method, converse)
     return { check: async () => readable(), service: { list: users, add, remove } satisfies ScramUsers }
 
-    function converse(): Conversation {
+    function converse(): AuthExchange {
       const exchange = new ScramExchange({ find: name => file.users.get(name), iterations })
       let isBegun = false
       let clientId = ''
-      const hear = (data: Buffer | undefined): Turn => {
+      const hear = (data: Buffer | undefined): AuthStep => {
         if (broken !== undefined) throw broken
         try {
           if (data === undefined && !isBegun) return { result: 'continue' } // it lets the server speak first

@@ -97,7 +97,7 @@ export type Handler<N extends HookName> = N extends keyof Questions
  * What an authenticator says to the client's last words. `data` goes to the client as Authentication Data, at
  * most 65535 bytes; its form is the method's.
  */
-export type Turn =
+export type AuthStep =
   /** The client is to say more: AUTH 0x18. */
   | { readonly result: 'continue'; readonly data?: Uint8Array | undefined }
   /** It has shown who it is: CONNACK 0x00, or AUTH 0x00 when it was in already. */
@@ -116,15 +116,15 @@ export type Turn =
  * One exchange with one client, made anew for each. A step that throws, or takes longer than 5 s, refuses the
  * client, as does a plugin that is unloaded meanwhile.
  */
-export interface Conversation {
+export interface AuthExchange {
   /**
    * The client has sent CONNECT or, when it is connected and authenticates anew, AUTH 0x19 (`isReauth`).
    * @param client as CONNECT has it: its user name is not proved. With `isReauth`, who it is by now.
    * @param data what it begins with; undefined when it leaves the first word to the server.
    */
-  start(client: ClientInfo, data: Buffer | undefined, isReauth: boolean): Awaitable<Turn>
+  start(client: ClientInfo, data: Buffer | undefined, isReauth: boolean): Awaitable<AuthStep>
   /** Its answer to the last `continue`. */
-  next(data: Buffer | undefined): Awaitable<Turn>
+  next(data: Buffer | undefined): Awaitable<AuthStep>
   /** The exchange is over, however it ended. */
   end?(): void
 }
@@ -150,7 +150,7 @@ type Explain<N extends HookName> = N extends keyof Questions
   : never
 
 /** What one owner made of a question. */
-export interface Asked<A> extends Omit<Explained<A>, 'answer'> {
+export interface HookAnswer<A> extends Omit<Explained<A>, 'answer'> {
   readonly owner: string
   readonly answer: A | 'failed'
   readonly ms: number
@@ -170,19 +170,19 @@ export interface HookScope {
    * Takes on a method of enhanced authentication, such as `SCRAM-SHA-256`: `begin` is called for each CONNECT and
    * each re-authentication that names it. Throws when somebody has the method already.
    */
-  authenticator(method: string, begin: () => Conversation): void
+  authenticator(method: string, begin: () => AuthExchange): void
 }
 
-/** The broker's end of a conversation. */
-export interface Talk {
-  start(...args: Parameters<Conversation['start']>): Promise<Turn | 'failed'>
-  next(data: Buffer | undefined): Promise<Turn | 'failed'>
+/** The broker's end of a exchange. */
+export interface RunningExchange {
+  start(...args: Parameters<AuthExchange['start']>): Promise<AuthStep | 'failed'>
+  next(data: Buffer | undefined): Promise<AuthStep | 'failed'>
   end(): void
 }
 
 interface Method {
   readonly owner: string
-  readonly begin: () => Conversation
+  readonly begin: () => AuthExchange
   /** Who is told when it goes. */
   readonly underWay: Set<() => void>
 }
@@ -202,7 +202,7 @@ const quietMs = 10_000
 export class Hooks {
   readonly #entries = new Map<HookName, readonly Entry[]>()
   readonly #methods = new Map<string, Method>()
-  #keptShut = 0
+  #refusing = 0
   readonly #failures = new Map<string, { at: number; unsaid: number }>()
   readonly #log: Log
   readonly #timeoutMs: number
@@ -235,7 +235,7 @@ export class Hooks {
     }
   }
 
-  /** Removes every handler and authenticator of `owner`; conversations under way are over. */
+  /** Removes every handler and authenticator of `owner`; exchanges under way are over. */
   release(owner: string): void {
     for (const [name, list] of this.#entries)
       this.#entries.set(
@@ -255,27 +255,27 @@ export class Hooks {
   }
 
   /** Whether anyone judges who may come in. */
-  get judgesClients(): boolean {
-    return this.#keptShut > 0 || this.has('client.authenticate') || this.#methods.size > 0
+  get hasAuthenticators(): boolean {
+    return this.#refusing > 0 || this.has('client.authenticate') || this.#methods.size > 0
   }
 
   /** Lets nobody in unjudged, if nobody is now, until what it returns is called: while a plugin is exchanged. */
-  keepShut(): () => void {
-    if (!this.judgesClients) return () => {}
-    this.#keptShut++
-    return () => void this.#keptShut--
+  refuseUnjudged(): () => void {
+    if (!this.hasAuthenticators) return () => {}
+    this.#refusing++
+    return () => void this.#refusing--
   }
 
-  /** Begins a conversation; undefined when nobody has the method. `gone` is called when its plugin goes first. */
-  converse(method: string, gone: () => void): Talk | undefined {
+  /** Begins a exchange; undefined when nobody has the method. `gone` is called when its plugin goes first. */
+  beginExchange(method: string, gone: () => void): RunningExchange | undefined {
     const found = this.#methods.get(method)
     if (found === undefined) return undefined
     const { owner, begin, underWay } = found
-    let conversation: Conversation | undefined
-    const step = async (work: (conversation: Conversation) => Awaitable<Turn>): Promise<Turn | 'failed'> => {
+    let exchange: AuthExchange | undefined
+    const step = async (work: (exchange: AuthExchange) => Awaitable<AuthStep>): Promise<AuthStep | 'failed'> => {
       try {
-        conversation ??= begin()
-        return checked(await this.#inTime(work(conversation)))
+        exchange ??= begin()
+        return checked(await this.#inTime(work(exchange)))
       } catch (err) {
         this.#failed(owner, method, err)
         return 'failed'
@@ -288,7 +288,7 @@ export class Hooks {
       end: () => {
         underWay.delete(gone)
         try {
-          conversation?.end?.()
+          exchange?.end?.()
         } catch (err) {
           this.#failed(owner, method, err)
         }
@@ -310,12 +310,12 @@ export class Hooks {
   }
 
   /** Asks as ask() does, and tells what each has said, to the one that decided. */
-  async explain<N extends keyof Questions>(name: N, ...args: Questions[N][0]): Promise<Asked<Questions[N][1]>[]> {
+  async explain<N extends keyof Questions>(name: N, ...args: Questions[N][0]): Promise<HookAnswer<Questions[N][1]>[]> {
     type A = Questions[N][1]
-    const asked: Asked<A>[] = []
+    const asked: HookAnswer<A>[] = []
     for (const { owner, handler, explain } of this.#list(name)) {
       const began = performance.now()
-      let said: Omit<Asked<A>, 'owner' | 'ms'>
+      let said: Omit<HookAnswer<A>, 'owner' | 'ms'>
       try {
         said =
           explain === undefined
@@ -387,11 +387,11 @@ export class Hooks {
 }
 
 /** A plugin may be written in JavaScript: what is none of the three answers is a failure. */
-function checked(turn: Turn): Turn {
-  const { result, data, username } = turn as { result: string; data?: unknown; username?: unknown }
+function checked(step: AuthStep): AuthStep {
+  const { result, data, username } = step as { result: string; data?: unknown; username?: unknown }
   if (!['continue', 'success', 'refuse'].includes(result)) throw new TypeError(`no result of a step: ${String(result)}`)
   const fits = data === undefined || (data instanceof Uint8Array && data.length <= 65_535)
   if (!fits) throw new TypeError('data is not a Uint8Array of at most 65535 bytes')
   if (username !== undefined && typeof username !== 'string') throw new TypeError('username is not text')
-  return turn
+  return step
 }

@@ -15,9 +15,9 @@ import { isDeepStrictEqual } from 'node:util'
 import { BrokerError, messageOf } from '../base/errors.js'
 import type { Log } from '../base/log/log.js'
 import { nearest } from '../base/suggest.js'
-import type { MqttOptions } from '../config/broker-options.js'
-import { type Given, optionsFrom, readConfig, type Schema, type Value, type Values } from '../config/config.js'
+import type { MqttOptions } from '../config/broker-keys.js'
 import { allOrProblems } from '../config/problem.js'
+import { type Given, optionsFrom, readConfig, type Schema, type Value, type Values } from '../config/schema.js'
 import type { Plugin, Running } from '../plugin.js'
 import type { Space } from '../store/plugin-storage.js'
 import type { Hooks } from './hooks.js'
@@ -51,7 +51,7 @@ export interface PluginHostOptions {
 }
 
 /** A plugin that an embedding program brings, with its options in place of a file. */
-export interface Brought<S extends Schema = any> {
+export interface ProvidedPlugin<S extends Schema = any> {
   readonly plugin: Plugin<S>
   readonly options?: Given<S>
 }
@@ -250,7 +250,7 @@ export class PluginHost {
    */
   async #exchanged(name: string, next: Read): Promise<Active> {
     const was = this.#active.get(name)!
-    const open = this.#hooks.keepShut()
+    const open = this.#hooks.refuseUnjudged()
     let isAway = false
     try {
       await this.#stop(name)

@@ -10,9 +10,9 @@ import { BrokerError, messageOf } from '../base/errors.js'
 import type { Home } from '../base/home.js'
 import type { Sink } from '../base/log/log.js'
 import { nearest } from '../base/suggest.js'
-import { type BrokerOptions, type ListenerOptions, listenersOf } from '../config/broker-options.js'
-import type { Value, Values } from '../config/config.js'
+import { type BrokerOptions, type ListenerOptions, listenersOf } from '../config/broker-keys.js'
 import { type Effect, effectOf, isSecret } from '../config/effect.js'
+import type { Value, Values } from '../config/schema.js'
 import type { Listener, Swap } from '../net/listener.js'
 import type { PluginChange } from '../plugins/host.js'
 import type { Server } from './server.js'
@@ -51,7 +51,7 @@ export interface Shown {
 }
 
 /** What the server does for it. */
-export interface Means {
+export interface ReloadDeps {
   readonly home: Home
   readonly settings: Settings
   listener(options: ListenerOptions): Listener
@@ -65,14 +65,14 @@ const masked = '******'
 
 export class Reload {
   readonly #server: Server
-  readonly #means: Means
+  readonly #deps: ReloadDeps
   #inForce: Values
   #turn: Promise<unknown> = Promise.resolve()
 
-  constructor(server: Server, means: Means) {
+  constructor(server: Server, deps: ReloadDeps) {
     this.#server = server
-    this.#means = means
-    this.#inForce = means.settings.files!.values
+    this.#deps = deps
+    this.#inForce = deps.settings.files!.values
   }
 
   /** Reads everything under etc/ again. Throws a BrokerError with every problem, and then nothing has changed. */
@@ -81,7 +81,7 @@ export class Reload {
       const { plugins, log } = this.#server
       try {
         const problems: string[] = []
-        const read = trying(problems, () => this.#means.settings.files!.again())
+        const read = trying(problems, () => this.#deps.settings.files!.again())
         const exchanged = trying(problems, () => plugins.changes()) ?? []
         if (read === undefined || problems.length > 0) throw failed(problems)
         const { values } = read.files!
@@ -89,7 +89,7 @@ export class Reload {
           ...changesBetween(this.#inForce, values),
           ...exchanged.flatMap(({ was, next }) => changesBetween(was.values!, next.values!, () => 'now'))
         ]
-        const next = settingsOf(this.#means.home, this.#withoutCold(values))
+        const next = settingsOf(this.#deps.home, this.#withoutRestarts(values))
         const done = await this.#apply(next, exchanged, true)
         const keys = changes.map(({ key, effect }) => (effect === 'restart' ? `${key} (needs a restart)` : key))
         log.info('configuration is read again', { changed: keys.join(', ') || 'nothing' })
@@ -106,7 +106,7 @@ export class Reload {
     return await this.#inTurn(async () => {
       if (/[\r\n]/.test(text)) throw new BrokerError('BAD_REQUEST', `${key}: a value is one line`)
       const given = { value: undefined, text: text.trim(), from: 'set', fallback: undefined }
-      const next = settingsOf(this.#means.home, new Map([...this.#inForce, [key, given]]))
+      const next = settingsOf(this.#deps.home, new Map([...this.#inForce, [key, given]]))
       const effect = effectOf(key)
       if (typeof effect === 'object') throw new BrokerError('BAD_REQUEST', `${key} needs a restart: ${effect.restart}`)
       const change = changeOf(key, this.#inForce.get(key), next.values.get(key), effect)
@@ -124,7 +124,7 @@ export class Reload {
 
   /** The keys that are `prefix` or below it; all without one. */
   show(prefix = ''): Shown[] {
-    const file = trying([], () => this.#means.settings.files!.again())?.files?.values
+    const file = trying([], () => this.#deps.settings.files!.again())?.files?.values
     const ofPlugins = this.#server.plugins.values()
     const all = new Map([...(file ?? []), ...this.#inForce, ...ofPlugins])
     const at = prefix.replace(/\.$/, '')
@@ -147,7 +147,7 @@ export class Reload {
   }
 
   /** What was read, but for what needs a restart, which is as it was. */
-  #withoutCold(read: Values): Map<string, Value> {
+  #withoutRestarts(read: Values): Map<string, Value> {
     const isCold = ([key]: [string, Value]): boolean => typeof effectOf(key) === 'object'
     return new Map([...[...read].filter(each => !isCold(each)), ...[...this.#inForce].filter(isCold)])
   }
@@ -158,15 +158,15 @@ export class Reload {
     readsAcl: boolean
   ): Promise<Pick<Report, 'rules' | 'certificates'>> {
     const server = this.#server
-    const { options: was, access, broker, log } = server
+    const { options: was, access, clients, log } = server
     const { options } = next
     const problems: string[] = []
-    const { sinks: sinksOf } = this.#means
+    const { sinks: sinksOf } = this.#deps
     const hasOtherRules = readsAcl || options.mqtt.aclFile !== was.mqtt.aclFile
     const acl = hasOtherRules ? trying(problems, next.loadAcl) : access.acl
     const hasOtherLog = sinksOf !== undefined && !isDeepStrictEqual(options.log, was.log)
     const sinks = hasOtherLog ? trying(problems, () => sinksOf(options.log)) : undefined
-    await this.#means.certificates(options).catch((err: unknown) => noted(problems, err))
+    await this.#deps.certificates(options).catch((err: unknown) => noted(problems, err))
     const plans = this.#plans(options, problems)
     const suspended: (() => Promise<void>)[] = []
     try {
@@ -184,20 +184,20 @@ export class Reload {
     const rules = isDeepStrictEqual(acl.rules, access.acl.rules) ? {} : { rules: acl.rules.length }
     server.options = options
     this.#inForce = next.values
-    access.use(options.mqtt, next.loadAcl, acl)
-    broker.use(options.mqtt)
-    server.sys.use(options.mqtt.broker.sysInterval)
+    access.reconfigure(options.mqtt, next.loadAcl, acl)
+    clients.reconfigure(options.mqtt)
+    server.sys.reconfigure(options.mqtt.broker.sysInterval)
     log.limitRepeats(options.log.messagesPerSecond)
     for (const { swap } of plans) swap?.swap()
     server.listeners = plans.filter(({ swap }) => swap !== undefined).map(({ listener }) => listener)
     const leaving = plans.filter(({ swap }) => swap === undefined).map(({ listener }) => listener)
     for (const listener of leaving) {
       listener.stopAccepting()
-      broker.hangUpOn(listener.name)
+      clients.hangUpOn(listener.name)
     }
     await Promise.all([
       ...leaving.map(listener => listener.close({ goodbyes: true })),
-      sinks === undefined ? undefined : log.use(sinks)
+      sinks === undefined ? undefined : log.replaceSinks(sinks)
     ])
     return { certificates: plans.filter(({ swap }) => swap?.renews).map(({ listener }) => listener.name), ...rules }
   }
@@ -210,7 +210,7 @@ export class Reload {
       was.mqtt.websocketProtocolHeader !== options.mqtt.websocketProtocolHeader
     const wanted = listenersOf(options).flatMap((each): Plan[] => {
       const there = listeners.find(({ name }) => name === `${each.transport}:${each.name}`)
-      const listener = there ?? this.#means.listener(each)
+      const listener = there ?? this.#deps.listener(each)
       const swap = trying(problems, () => listener.prepare(each, { shared, opens: there === undefined }))
       return swap === undefined ? [] : [{ listener, swap }]
     })
@@ -242,14 +242,14 @@ interface Plan {
  */
 async function openAll(plans: readonly Plan[], suspended: (() => Promise<void>)[]): Promise<void> {
   const leaving = plans.filter(
-    ({ listener, swap }) => listener.listening && (swap === undefined || swap.door !== undefined)
+    ({ listener, swap }) => listener.listening && (swap === undefined || swap.boundPort !== undefined)
   )
-  const doors = plans.flatMap(({ swap }) => swap?.door ?? [])
+  const ports = plans.flatMap(({ swap }) => swap?.boundPort ?? [])
   const problems: string[] = []
   for (const { listener } of leaving) {
-    if (doors.some(({ wantedPort }) => wantedPort === listener.port)) suspended.push(listener.suspend())
+    if (ports.some(({ wantedPort }) => wantedPort === listener.port)) suspended.push(listener.suspend())
   }
-  for (const door of doors) await door.open().catch((err: unknown) => noted(problems, err))
+  for (const port of ports) await port.open().catch((err: unknown) => noted(problems, err))
   if (problems.length > 0) throw new BrokerError('UNAVAILABLE', problems.join('\n'))
 }
 

@@ -10,10 +10,10 @@ import { Access } from '../access/access.js'
 import { serveAdmin } from '../admin/server.js'
 import { BrokerError } from '../base/errors.js'
 import { type Home, version } from '../base/home.js'
-import { fileShelf } from '../base/json-records.js'
+import { jsonRecordsIn } from '../base/json-records.js'
 import { lock } from '../base/lock.js'
 import type { LogRoot, Sink } from '../base/log/log.js'
-import { Broker, type Kept } from '../client/manager.js'
+import { ClientManager, type Kept } from '../client/manager.js'
 import { commands } from '../commands/index.js'
 import {
   apisOf,
@@ -21,19 +21,19 @@ import {
   type ListenerOptions,
   type LogOptions,
   listenersOf
-} from '../config/broker-options.js'
+} from '../config/broker-keys.js'
 import { Management } from '../mgmt/management.js'
 import { ensureCertificates } from '../net/certificates.js'
 import { Listener, type ListenerContext } from '../net/listener.js'
 import { Alarms } from '../observe/alarms.js'
-import { Sys } from '../observe/sys-topics.js'
+import { SysTopics } from '../observe/sys-topics.js'
 import { Top } from '../observe/top.js'
 import { Vm } from '../observe/vm.js'
 import { Hooks } from '../plugins/hooks.js'
-import { type Brought, PluginHost, pluginPaths } from '../plugins/host.js'
-import { restoreFrom, StoreCare } from '../store/maintenance.js'
+import { PluginHost, type ProvidedPlugin, pluginPaths } from '../plugins/host.js'
+import { restoreFrom, StoreMaintenance } from '../store/maintenance.js'
 import { openStore } from '../store/open.js'
-import { Spaces } from '../store/plugin-storage.js'
+import { PluginStorage } from '../store/plugin-storage.js'
 import { usualTimes } from '../store/write-queue.js'
 import { Reload } from './reload.js'
 import type { Settings } from './settings.js'
@@ -49,7 +49,7 @@ export interface ServerOptions {
   /** What `log.*` asks for, where that may change while the broker runs. */
   readonly sinks?: (options: LogOptions) => Sink[]
   /** Plugins that the embedding program brings itself, with their options. */
-  readonly plugins?: readonly Brought[]
+  readonly plugins?: readonly ProvidedPlugin[]
   /** In place of the usual one. */
   readonly openStore?: typeof openStore
 }
@@ -68,8 +68,8 @@ export class Server {
   readonly hooks: Hooks
   readonly access: Access
   readonly alarms: Alarms
-  readonly broker: Broker
-  readonly sys: Sys
+  readonly clients: ClientManager
+  readonly sys: SysTopics
   readonly vm = new Vm()
   readonly top = new Top(this)
   readonly plugins: PluginHost
@@ -78,7 +78,7 @@ export class Server {
   reloads: Reload | undefined
   /** Undefined without a home, which has its users. */
   readonly management: Management | undefined
-  #store: StoreCare | undefined
+  #store: StoreMaintenance | undefined
   #phase: Phase = 'starting'
   readonly #undo: Undo[] = []
   #stopping: Promise<void> | undefined
@@ -91,7 +91,7 @@ export class Server {
   private constructor(
     parts: Pick<
       Server,
-      'options' | 'home' | 'log' | 'hooks' | 'access' | 'alarms' | 'broker' | 'sys' | 'plugins' | 'listeners'
+      'options' | 'home' | 'log' | 'hooks' | 'access' | 'alarms' | 'clients' | 'sys' | 'plugins' | 'listeners'
     >
   ) {
     this.options = parts.options
@@ -100,7 +100,7 @@ export class Server {
     this.hooks = parts.hooks
     this.access = parts.access
     this.alarms = parts.alarms
-    this.broker = parts.broker
+    this.clients = parts.clients
     this.sys = parts.sys
     this.plugins = parts.plugins
     this.listeners = parts.listeners
@@ -125,12 +125,12 @@ export class Server {
       const hooks = new Hooks(log)
       const access = new Access(options.mqtt, loadAcl, hooks, log)
       const path = home?.path ?? ((file: string) => file)
-      if (home !== undefined) access.banned.open(fileShelf(home.path('data/banned.json')))
+      if (home !== undefined) access.banned.open(jsonRecordsIn(home.path('data/banned.json')))
       if (home !== undefined) await makeCertificates(options, home, log)
       const alarms = new Alarms(log)
       const kept = home === undefined ? undefined : await openKept(options.store, home, alarms, open)
-      const broker = await Broker.create(options.mqtt, access, hooks, log, alarms, kept)
-      const spaces = new Spaces()
+      const clients = await ClientManager.create(options.mqtt, access, hooks, log, alarms, kept)
+      const spaces = new PluginStorage()
       const plugins = new PluginHost(
         {
           ...pluginPaths(path, options.mqtt.plugins),
@@ -144,9 +144,9 @@ export class Server {
       )
       const mqtt = (): BrokerOptions['mqtt'] => (server?.options ?? options).mqtt
       const context: ListenerContext = {
-        establish: (transport, origin) => broker.establish(transport, origin),
+        establish: (transport, origin) => clients.establish(transport, origin),
         banned: address => access.banned.findAddress(address) !== undefined,
-        turnedAway: (...whom) => broker.attempts.turnedAway(...whom),
+        turnedAway: (...whom) => clients.history.turnedAway(...whom),
         path,
         log,
         get needsSubprotocol() {
@@ -159,15 +159,15 @@ export class Server {
       const listener = (of: ListenerOptions): Listener => new Listener(of, context)
       const listeners = listenersOf(options).map(listener)
       const about = { node: options.node.name, version, interval: options.mqtt.broker.sysInterval }
-      const sys = new Sys({ ...about, startedAt: new Date() }, broker, hooks)
-      server = new Server({ options, home, log, hooks, access, alarms, broker, sys, plugins, listeners })
+      const sys = new SysTopics({ ...about, startedAt: new Date() }, clients, hooks)
+      server = new Server({ options, home, log, hooks, access, alarms, clients, sys, plugins, listeners })
       if (kept !== undefined) {
-        server.#store = new StoreCare(path(options.store.dir), kept.store, broker.hub.keeper!.journal)
+        server.#store = new StoreMaintenance(path(options.store.dir), kept.store, clients.dispatcher.persistence!.queue)
       }
       server.#undo.push(
         unlock,
         () => access.banned.close(),
-        () => broker.close()
+        () => clients.close()
       )
       alarms.on('raised', alarm => sys.alert(alarm)).on('cleared', alarm => sys.clear(alarm))
       const { vm } = server
@@ -184,11 +184,11 @@ export class Server {
       server.#undo.push(async () => await management?.close())
       await management?.open() // before the store is read, to say that it is
       await server.#restore()
-      if (kept !== undefined) spaces.load(kept.store, broker.hub.keeper!.journal)
+      if (kept !== undefined) spaces.load(kept.store, clients.dispatcher.persistence!.queue)
       server.#undo.push(() => plugins.stopAll())
       if (home !== undefined) await plugins.loadRemembered()
       for (const { plugin, options: given } of brought) await plugins.adopt(plugin, given)
-      broker.resume()
+      clients.resume()
       const all = server
       server.#undo.push(async () => void (await Promise.all(all.listeners.map(each => each.close()))))
       for (const listener of listeners) {
@@ -216,7 +216,7 @@ export class Server {
   }
 
   /** Undefined where nothing outlives the process. */
-  get store(): StoreCare | undefined {
+  get store(): StoreMaintenance | undefined {
     return this.#store
   }
 
@@ -233,7 +233,7 @@ export class Server {
 
   async #restore(): Promise<void> {
     const from = performance.now()
-    const restored = await this.broker.restore(records => {
+    const restored = await this.clients.restore(records => {
       this.doing = `reading the store: ${records} records`
       if (records % 500_000 === 0) this.log.info(this.doing)
     })
@@ -250,11 +250,11 @@ export class Server {
 
   async #stop(mode: StopMode, timeoutMs: number): Promise<void> {
     this.#phase = 'stopping'
-    this.log.info('broker is stopping', { mode, connections: this.broker.connectionCount })
+    this.log.info('broker is stopping', { mode, connections: this.clients.connectionCount })
     for (const listener of this.listeners) listener.stopAccepting()
     await this.reloads?.idle() // which may be exchanging a plugin
-    if (mode === 'drain') await this.broker.drained(timeoutMs)
-    this.broker.hangUpAll()
+    if (mode === 'drain') await this.clients.drained(timeoutMs)
+    this.clients.hangUpAll()
     for (const undo of this.#undo.splice(0).reverse()) await undo()
     this.log.info('broker is stopped')
     this.#isStopped()

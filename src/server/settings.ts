@@ -3,9 +3,9 @@ import { existsSync } from 'node:fs'
 import { type AclRules, parseAcl } from '../access/acl-file.js'
 import { BrokerError } from '../base/errors.js'
 import type { Home } from '../base/home.js'
-import { type BrokerOptions, brokerConf, brokerSchema } from '../config/broker-options.js'
-import { parseConfig, readConfig, readText, type Value, type Values } from '../config/config.js'
+import { type BrokerOptions, brokerConf, brokerSchema } from '../config/broker-keys.js'
 import { allOrProblems, ConfigError } from '../config/problem.js'
+import { parseConfig, readConfig, readText, type Value, type Values } from '../config/schema.js'
 
 export interface Settings {
   readonly options: BrokerOptions

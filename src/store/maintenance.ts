@@ -14,7 +14,7 @@ import { dirname, join, resolve } from 'node:path'
 import { BrokerError } from '../base/errors.js'
 import { damageOf, dataFile, restoredFile } from './open.js'
 import type { Store, StoreInfo } from './store.js'
-import type { Journal } from './write-queue.js'
+import type { WriteQueue } from './write-queue.js'
 
 export interface StoreState extends StoreInfo {
   readonly type: 'lmdb'
@@ -32,12 +32,12 @@ export interface StoreState extends StoreInfo {
     | undefined
 }
 
-export class StoreCare {
+export class StoreMaintenance {
   readonly #directory: string
   readonly #store: Store
-  readonly #journal: Journal | undefined
+  readonly #journal: WriteQueue | undefined
 
-  constructor(directory: string, store: Store, journal?: Journal) {
+  constructor(directory: string, store: Store, journal?: WriteQueue) {
     this.#directory = directory
     this.#store = store
     this.#journal = journal

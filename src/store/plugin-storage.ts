@@ -13,7 +13,7 @@ export interface Space {
   entries(): IterableIterator<[key: string, value: Buffer]>
 }
 
-/** Where changes go: the journal's part that is needed. */
+/** Where changes go: the queue's part that is needed. */
 interface Sink {
   soon(change: { write(batch: Batch): void; committed(): void; failed(): boolean }): void
 }
@@ -23,7 +23,7 @@ const separator = '\0'
 /** LMDB's keys have 1978 bytes at most. */
 const maxKey = 1900
 
-export class Spaces {
+export class PluginStorage {
   readonly #values = new Map<string, Map<string, Buffer>>()
   #sink: Sink | undefined
 

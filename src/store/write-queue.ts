@@ -24,13 +24,13 @@ export interface Revocable extends Change {
 }
 
 /** What the operator is told. */
-export interface JournalEvents {
+export interface WriteQueueEvents {
   failed(err: unknown): void
   recovered(): void
 }
 
 /** Milliseconds. */
-export interface JournalTimes {
+export interface WriteQueueTimes {
   /** How long what somebody waits for is gathered. */
   readonly gather: number
   /** How long what a client is about to acknowledge is held back. */
@@ -41,15 +41,15 @@ export interface JournalTimes {
   readonly retry: number
 }
 
-export const usualTimes: JournalTimes = { gather: 1, grace: 20, lazy: 200, retry: 1000 }
+export const usualTimes: WriteQueueTimes = { gather: 1, grace: 20, lazy: 200, retry: 1000 }
 
 /** Changes in a batch: they are encoded in one turn of the event loop, which others wait for. */
 const maxChanges = 2048
 
-export class Journal {
+export class WriteQueue {
   readonly #store: Store
-  readonly #events: JournalEvents
-  readonly #times: JournalTimes
+  readonly #events: WriteQueueEvents
+  readonly #times: WriteQueueTimes
   #changes: Change[] = []
   /** Where in them a batch may end, once they are too many for one. */
   #cuts: number[] = []
@@ -69,7 +69,7 @@ export class Journal {
   written = 0
   spared = 0
 
-  constructor(store: Store, events: JournalEvents, times: JournalTimes = usualTimes) {
+  constructor(store: Store, events: WriteQueueEvents, times: WriteQueueTimes = usualTimes) {
     this.#store = store
     this.#events = events
     this.#times = times

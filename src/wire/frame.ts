@@ -68,7 +68,7 @@ export class FrameReader {
   /** Chunks behind #rest while its packet is not whole: joined once, when it is. */
   #more: Buffer[] = []
   #have = 0
-  /** Bytes that the packet at the front has; 0 while its header is not whole. */
+  /** Bytes that the packet at the channel has; 0 while its header is not whole. */
   #need = 0
   readonly #maxPacketSize: number
 

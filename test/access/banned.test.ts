@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import test from 'node:test'
 import { Banned } from '../../src/access/banned.js'
-import { fileShelf } from '../../src/base/json-records.js'
+import { jsonRecordsIn } from '../../src/base/json-records.js'
 import { begin } from '../support/cli.js'
 import { connectPacket, makeHome, RawClient, Speaker, startServer, until } from '../support/server.js'
 
@@ -50,7 +50,7 @@ test('a ban is over by itself, also in the file; what is kept is for this user a
   const path = makeHome(t).path('data/banned.json')
   const banned = new Banned()
   t.after(() => banned.close())
-  banned.open(fileShelf(path))
+  banned.open(jsonRecordsIn(path))
   banned.add('clientid', 'lamp', { reason: 'too loud' })
   const soon = new Date(Date.now() + 150).toISOString()
   banned.add('username', 'alice', { until: soon })
@@ -60,10 +60,10 @@ test('a ban is over by itself, also in the file; what is kept is for this user a
   await until('it is gone', () => !readFileSync(path, 'utf8').includes('alice'))
   const again = new Banned()
   t.after(() => again.close())
-  again.open(fileShelf(path))
+  again.open(jsonRecordsIn(path))
   assert.equal(again.find(suspect)?.reason, 'too loud')
   writeFileSync(path, '{')
-  assert.throws(() => fileShelf(path), /cannot read .*banned\.json: .*; mend it, or remove it/)
+  assert.throws(() => jsonRecordsIn(path), /cannot read .*banned\.json: .*; mend it, or remove it/)
 })
 
 test('a banned client is told so: CONNACK 5 in MQTT 3, 0x8A in MQTT 5, before anybody is asked', async t => {
@@ -97,7 +97,7 @@ test('banned add kicks at once: DISCONNECT 0x8A for MQTT 5; also who is still be
   const other = await Speaker.connect(t, running, { id: 'other' })
   const slow = await RawClient.connect(t, running)
   slow.send(Speaker.connectBytes({ id: 'slow', version: 5 }))
-  await until('it is being judged', () => running.server.broker.connectionCount === 4)
+  await until('it is being judged', () => running.server.clients.connectionCount === 4)
   const add = (as: string, who: string) => running.admin.call('banned add', { as, who })
   assert.equal((await add('clientid', 'five')).kicked, 1)
   const bye = await five.next()

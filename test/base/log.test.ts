@@ -8,7 +8,7 @@ import { BrokerError } from '../../src/base/errors.js'
 import { fileSinks } from '../../src/base/log/files.js'
 import { createLog, type Level, type Sink, toText } from '../../src/base/log/log.js'
 import { Repeats } from '../../src/base/log/repeats.js'
-import type { LogOptions } from '../../src/config/broker-options.js'
+import type { LogOptions } from '../../src/config/broker-keys.js'
 import { until } from '../support/server.js'
 
 function memory(level: Level, format: Sink['format'] = 'text'): Sink & { lines: string[] } {

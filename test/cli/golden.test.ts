@@ -35,8 +35,8 @@ suite('broker-ctl prints what emqttd_ctl did', () => {
     await pub.publishAsync('a/b/c', 'x', { qos: 1 })
     await pub.publishAsync('keep/me', 'kept', { retain: true, qos: 1 })
     await pub.endAsync()
-    await until('sub2 has it', () => running.server.broker.sessions.get('sub2')?.inflightLength === 0)
-    await until('pub is gone', () => running.server.broker.clientCount === 3)
+    await until('sub2 has it', () => running.server.clients.sessions.get('sub2')?.inflightLength === 0)
+    await until('pub is gone', () => running.server.clients.clientCount === 3)
   })
 
   after(async () => {

@@ -38,7 +38,7 @@ function setUp(t: Parameters<typeof makeHome>[0]) {
       await one.endAsync()
     },
     async retained(): Promise<string[]> {
-      return [...server!.broker.hub.retained.match('#')].map(({ topic }) => topic).sort()
+      return [...server!.clients.dispatcher.retained.match('#')].map(({ topic }) => topic).sort()
     }
   }
 }

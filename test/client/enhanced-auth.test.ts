@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import test, { type TestContext } from 'node:test'
 import mqtt from 'mqtt'
-import type { Conversation, Turn } from '../../src/plugins/hooks.js'
+import type { AuthExchange, AuthStep } from '../../src/plugins/hooks.js'
 import {
   client,
   disconnect,
@@ -44,7 +44,7 @@ async function start(t: TestContext, files: ServerFiles = {}): Promise<Words> {
   const running = await startServer(t, files)
   const heard: string[] = []
   const held: (() => void)[] = []
-  const answer = async (data: Buffer | undefined): Promise<Turn> => {
+  const answer = async (data: Buffer | undefined): Promise<AuthStep> => {
     const words = data?.toString() ?? ''
     heard.push(words)
     const [word, user = ''] = words.split(' ')
@@ -55,14 +55,14 @@ async function start(t: TestContext, files: ServerFiles = {}): Promise<Words> {
     if (word === 'throw') throw new Error('its backend is away')
     if (word === 'hang') return await new Promise(() => {})
     if (word === 'big') return { result: 'continue', data: Buffer.alloc(1000, 'x') }
-    if (word === 'nonsense') return true as unknown as Turn
+    if (word === 'nonsense') return true as unknown as AuthStep
     if (word === 'silent') return { result: 'success' }
     if (word === 'super') return { result: 'success', superuser: true }
     if (word === 'wrong') return { result: 'refuse' }
     if (word === 'hold' && user !== '') return { result: 'success', username: user }
     return { result: 'continue', data: Buffer.from('password?') }
   }
-  running.server.hooks.scope('words').authenticator('WORDS', (): Conversation => {
+  running.server.hooks.scope('words').authenticator('WORDS', (): AuthExchange => {
     let client = ''
     return {
       start: async ({ clientId, username }, data, isReauth) => {
@@ -132,7 +132,7 @@ test('an exchange ends in CONNACK with the method and the last data, and nobody 
       ]
     ]
   ) // [MQTT-4.12.0-2]
-  assert.deepEqual([words.server.broker.clientCount, told], [0, []])
+  assert.deepEqual([words.server.clients.clientCount, told], [0, []])
   speaker.send(auth(0x18, 'WORDS', 'what?', [0x1f, 'a reason'], [0x26, ['a', 'b']]))
   assert.equal((await speaker.next()).code, 0x18)
   speaker.send(auth(0x18, 'WORDS', 'sesame lamp'))
@@ -190,7 +190,7 @@ test('a step that fails or answers nonsense refuses with 0x88, and the log says 
     await raw.closed
   }
   assert(words.log.some(line => line.includes('words failed in WORDS') && line.includes('its backend is away')))
-  assert.equal(words.server.broker.clientCount, 0)
+  assert.equal(words.server.clients.clientCount, 0)
 })
 
 test('an exchange that takes longer than idle_timeout ends', async t => {
@@ -251,14 +251,14 @@ test('what may not come before CONNACK is refused there, and nobody else is harm
   assert.equal((await leaving.next()).type, 0)
 
   assert.deepEqual(await bystander.payloads(), [])
-  assert.equal(words.server.broker.clientCount, 1)
+  assert.equal(words.server.clients.clientCount, 1)
   words.held.forEach(go => void go()) // the answer to who is gone
   await bystander.heard()
 })
 
 test('who the client is, is what its authenticator says, whatever CONNECT says', async t => {
   const words = await start(t, { acl })
-  const users = () => words.server.broker.clients().map(({ clientId, username }) => [clientId, username])
+  const users = () => words.server.clients.clients().map(({ clientId, username }) => [clientId, username])
   const claims = { username: 'root', password: 'x', protocolVersion: 5, properties: {} } as const
   const data = (text: string) => ({ authenticationMethod: 'WORDS', authenticationData: Buffer.from(text) })
   await client(t, words, { ...claims, clientId: 'a', properties: data('sesame lamp') })
@@ -291,7 +291,7 @@ test('MQTT.js authenticates with a method', async t => {
     c.once('connect', resolve)
     c.once('error', reject)
   })
-  assert.equal(words.server.broker.client('js').username, 'lamp')
+  assert.equal(words.server.clients.client('js').username, 'lamp')
 })
 
 test('sessions, wills and take-over are those of any client', async t => {
@@ -303,7 +303,7 @@ test('sessions, wills and take-over are those of any client', async t => {
     ['w', 1]
   ])
   await first.drop()
-  await until('nobody', () => words.server.broker.clientCount === 0)
+  await until('nobody', () => words.server.clients.clientCount === 0)
   const publisher = await enter(t, words, ['sesame p'], { id: 'p' })
   await publisher.publish('t', 'kept', { qos: 1 })
 
@@ -325,8 +325,8 @@ test('sessions, wills and take-over are those of any client', async t => {
   // Several at once come in one after the other, as with passwords: the last one stays.
   const many = await Promise.all([...Array(10)].map(() => enter(t, words, ['hello', 'sesame lamp'])))
   assert(many.every(({ connack }) => connack.code === 0))
-  await until('one of them', async () => words.server.broker.connectionCount === 2)
-  assert.equal(words.server.broker.clientCount, 2)
+  await until('one of them', async () => words.server.clients.connectionCount === 2)
+  assert.equal(words.server.clients.clientCount, 2)
 })
 
 test('a client that is in authenticates anew, and until it has, its packets are judged as before', async t => {
@@ -349,7 +349,7 @@ test('a client that is in authenticates anew, and until it has, its packets are 
   const done = await speaker.nextOf(15)
   assert.deepEqual([done.code, done.properties], [0, [[METHOD, 'WORDS']]])
   assert.equal((await speaker.publish('secret/x', '', { qos: 1 })).code, 0x10, 'a superuser now')
-  assert.deepEqual(words.server.broker.client('c').username, 'lamp')
+  assert.deepEqual(words.server.clients.client('c').username, 'lamp')
 
   speaker.send(auth(0x19, 'WORDS', 'sesame lamp'))
   const answer = await speaker.nextOf(15)
@@ -397,7 +397,7 @@ test('a plugin that goes takes its exchanges with it; who is in stays', async t 
   await ends(anew, 14, 0x87)
   words.held[0]!() // its answer comes too late
   assert.equal((await inside.publish('a', '', { qos: 1 })).type, 4)
-  assert.equal(words.server.broker.clientCount, 1)
+  assert.equal(words.server.clients.clientCount, 1)
   assert.equal((await Speaker.connect(t, words, withMethod('sesame lamp'))).connack.code, 0x8c)
   inside.send(auth(0x19, 'WORDS', 'sesame in'))
   await ends(inside, 14, 0x87)
@@ -414,7 +414,7 @@ test('a client that goes in the middle of an exchange leaves nothing behind', as
     words.heard.splice(0)
   }
   words.held[0]!()
-  await until('nobody', () => words.server.broker.connectionCount === 0)
+  await until('nobody', () => words.server.clients.connectionCount === 0)
   const speaker = await enter(t, words, ['sesame lamp'])
   speaker.send(disconnect)
   assert.equal((await speaker.next()).type, 0)

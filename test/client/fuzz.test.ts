@@ -118,7 +118,7 @@ function spoil(bytes: Buffer): Buffer {
     case 0: // another byte
       if (bytes.length > 0) spoilt[upTo(bytes.length)] = upTo(256)
       return spoilt
-    case 1: // one bit, most often near the front where lengths and flags are
+    case 1: // one bit, most often near the channel where lengths and flags are
       if (bytes.length > 0) spoilt[upTo(Math.min(bytes.length, 16))]! ^= 1 << upTo(8)
       return spoilt
     case 2:
@@ -234,7 +234,7 @@ test(`Broker outlives up to ${connections} connections that send nonsense (seed 
   await c.subscribeAsync('good/+', { qos: 1 })
   await c.publishAsync('good/1', 'x', { qos: 1 })
   assert.equal((await message)[0], 'good/1')
-  await until('the others are gone', () => running.server.broker.connectionCount === 1)
+  await until('the others are gone', () => running.server.clients.connectionCount === 1)
   assert.deepEqual(bugs, [])
   assert.deepEqual(wrong, [])
   const errors = running.log.filter(line => /\[(error|critical)\]|(Type|Range|Reference|Assertion)Error/.test(line))

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import net from 'node:net'
 import test from 'node:test'
-import { type Attempt, Attempts } from '../../src/client/history.js'
+import { ConnectionHistory, type ConnectionRecord } from '../../src/client/history.js'
 import { begin } from '../support/cli.js'
 import {
   connectPacket,
@@ -16,7 +16,7 @@ import {
   until
 } from '../support/server.js'
 
-const attempt = (clientId: string, address = '10.0.0.1', more: Partial<Attempt> = {}): Attempt => ({
+const attempt = (clientId: string, address = '10.0.0.1', more: Partial<ConnectionRecord> = {}): ConnectionRecord => ({
   at: new Date(),
   clientId,
   username: undefined,
@@ -31,7 +31,7 @@ const attempt = (clientId: string, address = '10.0.0.1', more: Partial<Attempt> 
 })
 
 test('Attempts keeps ten of an id and ten thousand in all, and forgets first whom it has not seen for longest', () => {
-  const attempts = new Attempts()
+  const attempts = new ConnectionHistory()
   for (let i = 0; i < 100; i++) attempts.add(attempt('busy', '10.0.0.2', { version: i }))
   assert.deepEqual(
     attempts.of('busy', undefined).map(a => a.version),
@@ -49,7 +49,7 @@ test('Attempts keeps ten of an id and ten thousand in all, and forgets first who
 })
 
 test('Attempts keeps no more of a long text than fits a line', () => {
-  const attempts = new Attempts()
+  const attempts = new ConnectionHistory()
   const long = 'x'.repeat(60_000)
   attempts.add(attempt(long, '10.0.0.1', { username: long, why: long }))
   const [kept] = attempts.of(long, undefined)

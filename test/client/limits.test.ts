@@ -48,7 +48,7 @@ describe('limits', { concurrency: true }, () => {
         [false, 'two']
       ]
     )
-    const session = server.server.broker.session('silent4')
+    const session = server.server.clients.session('silent4')
     assert.deepEqual([session.inflightLength, session.delivered], [0, 2])
   })
 
@@ -60,7 +60,7 @@ describe('limits', { concurrency: true }, () => {
       one.send(one.publication('t', 'a', { qos: 2, id: 5 }))
       await one.nextOf(5)
     }
-    const waiting = (id: string): number => server.server.broker.session(id).awaitingRel.size
+    const waiting = (id: string): number => server.server.clients.session(id).awaitingRel.size
     await until('forgotten', () => waiting('old') === 0)
     assert.equal(waiting('five'), 1)
   })
@@ -179,9 +179,9 @@ describe('limits', { concurrency: true }, () => {
       )
     )
     for (const [i, [, , told]] of cases.entries()) assert.equal(value(all[i]!.connack, 0x13), told)
-    assert.equal(server.server.broker.client('5-60').keepAlive, 1)
+    assert.equal(server.server.clients.client('5-60').keepAlive, 1)
     for (const one of all.slice(0, 3)) assert.equal((await one.next()).code, 0x8d)
-    const left = server.server.broker.clients().map(({ clientId }) => clientId)
+    const left = server.server.clients.clients().map(({ clientId }) => clientId)
     assert.deepEqual(left, ['4-0', '4-60'])
   })
 
@@ -191,9 +191,9 @@ describe('limits', { concurrency: true }, () => {
       Speaker.connect(t, server, { version: 5, id, properties: [[0x27, size]] })
     const { length } = (await connect(1000)).connack.bytes
     assert.equal((await connect(length)).connack.bytes.length, length)
-    const before = server.server.broker.sessions.size
+    const before = server.server.clients.sessions.size
     const refused = await connect(length - 1)
-    assert.deepEqual([refused.connack.type, server.server.broker.sessions.size], [0, before], 'closed without a word')
+    assert.deepEqual([refused.connack.type, server.server.clients.sessions.size], [0, before], 'closed without a word')
     await until('the log', () => says(server, /CONNECT refused .*CONNACK/).length > 0)
     const filters = Array.from({ length: 30 }, (_, i) => [`f${i}`, 0] as const)
     for (const verb of ['subscribe', 'unsubscribe']) {
@@ -223,7 +223,7 @@ describe('limits', { concurrency: true }, () => {
     assert.deepEqual(await one.unsubscribe(['$local/a']), [0])
     assert.deepEqual(await next(), [1, [1]])
     assert.deepEqual(await one.unsubscribe(['a', '$local/a']), [0, 0x11])
-    assert.equal(server.server.broker.hub.router.size, 0)
+    assert.equal(server.server.clients.dispatcher.router.size, 0)
   })
 
   test('a slow client that misses messages is in the log at once, not for each, and in clients show', async t => {

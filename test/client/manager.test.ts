@@ -8,9 +8,9 @@ import { Access } from '../../src/access/access.js'
 import { AclRules } from '../../src/access/acl-file.js'
 import { BrokerError } from '../../src/base/errors.js'
 import { createLog } from '../../src/base/log/log.js'
-import { Broker } from '../../src/client/manager.js'
-import { brokerSchema } from '../../src/config/broker-options.js'
-import { optionsFrom } from '../../src/config/config.js'
+import { ClientManager } from '../../src/client/manager.js'
+import { brokerSchema } from '../../src/config/broker-keys.js'
+import { optionsFrom } from '../../src/config/schema.js'
 import { Alarms } from '../../src/observe/alarms.js'
 import { plugin } from '../../src/plugin.js'
 import { type ClientInfo, type Handler, type HookName, Hooks } from '../../src/plugins/hooks.js'
@@ -97,7 +97,7 @@ async function watch(t: TestContext, on: Running, filters: string | string[] = '
 /** When a message of the broker's own has come through, all before it have. */
 async function settled({ server }: Running, got: readonly string[]): Promise<void> {
   await sleep(20)
-  await server.broker.publish({ topic: 'settled', payload: Buffer.alloc(0), qos: 0, retain: false })
+  await server.clients.publish({ topic: 'settled', payload: Buffer.alloc(0), qos: 0, retain: false })
   await until('settled', () => got.includes('settled='))
 }
 
@@ -149,7 +149,7 @@ describe('Broker', { concurrency: 4 }, () => {
         const { raw, connack } = await arrive(t, running, connect)
         assert.equal(connack.toString('hex'), answer)
         await raw.closed
-        assert.equal(running.server.broker.clientCount, 0)
+        assert.equal(running.server.clients.clientCount, 0)
       })
     }
 
@@ -167,20 +167,20 @@ describe('Broker', { concurrency: 4 }, () => {
         const raw = await join(t, running, connect)
         raw.send(pingreq)
         assert.deepEqual(await raw.read(2), pingresp)
-        const [info] = running.server.broker.clients()
+        const [info] = running.server.clients.clients()
         for (const [key, value] of Object.entries(expected)) assert.equal(info![key as keyof ClientInfo], value)
-        assert.equal(running.server.broker.client(info!.clientId), info)
+        assert.equal(running.server.clients.client(info!.clientId), info)
         raw.send(disconnect)
         await raw.closed
-        await until('gone', () => running.server.broker.clientCount === 0)
+        await until('gone', () => running.server.clients.clientCount === 0)
       })
     }
 
     test('Broker gives an id to a client that has none and wants no session [MQTT-3.1.3-6]', async t => {
       const running = await startServer(t)
       for (let i = 0; i < 2; i++) await join(t, running, connectPacket({ id: '' }))
-      await until('both', () => running.server.broker.clientCount === 2)
-      for (const { clientId } of running.server.broker.clients()) assert.match(clientId, /^auto-[0-9a-f-]{36}$/)
+      await until('both', () => running.server.clients.clientCount === 2)
+      for (const { clientId } of running.server.clients.clients()) assert.match(clientId, /^auto-[0-9a-f-]{36}$/)
     })
 
     test('Broker closes over a second CONNECT [MQTT-3.1.0-2]', async t => {
@@ -216,8 +216,8 @@ describe('Broker', { concurrency: 4 }, () => {
         assert.equal((await left.read(4))[3], 0)
         left.send(pingreq)
         assert.deepEqual(await left.read(2), pingresp)
-        assert.equal(running.server.broker.clientCount, 1)
-        assert.equal(running.server.broker.connectionCount, 1)
+        assert.equal(running.server.clients.clientCount, 1)
+        assert.equal(running.server.clients.connectionCount, 1)
         left.send(disconnect)
         await left.closed
       }
@@ -248,7 +248,7 @@ describe('Broker', { concurrency: 4 }, () => {
       const { raw: second, connack } = await arrive(t, running, connectPacket({ clean: false }))
       await first.closed
       assert.deepEqual(connack, connackOf(0, 1))
-      await running.server.broker.publish({ topic: 't/1', payload: Buffer.from('x'), qos: 0, retain: false })
+      await running.server.clients.publish({ topic: 't/1', payload: Buffer.from('x'), qos: 0, retain: false })
       assert.deepEqual(await second.readPacket(), publishPacket('t/1', 'x'))
     })
 
@@ -314,7 +314,7 @@ describe('Broker', { concurrency: 4 }, () => {
       const told = facts(running)
       await arrive(t, running)
       await arrive(t, running, connectPacket({ level: 5 }))
-      await until('gone', () => running.server.broker.connectionCount === 0)
+      await until('gone', () => running.server.clients.connectionCount === 0)
       assert.deepEqual(told, [])
     })
 
@@ -380,7 +380,7 @@ describe('Broker', { concurrency: 4 }, () => {
       for (const topic of ['w', 'x']) {
         ;(await join(t, running, fullConnect({ id: topic, will: { topic } }))).socket.destroy()
       }
-      await until('gone', () => running.server.broker.connectionCount === 1)
+      await until('gone', () => running.server.clients.connectionCount === 1)
       await settled(running, got)
       assert.deepEqual(got, ['changed=will', 'settled='])
     })
@@ -558,7 +558,7 @@ describe('Broker', { concurrency: 4 }, () => {
       }
       const raw = await join(t, running, fullConnect({ id: 'allowed', will: { topic: 'will' } }))
       raw.socket.destroy()
-      await until('gone', () => running.server.broker.connectionCount === 1)
+      await until('gone', () => running.server.clients.connectionCount === 1)
       await settled(running, got)
       assert.deepEqual(withoutOwn(got), ['will=will', 'settled='])
     })
@@ -575,7 +575,7 @@ describe('Broker', { concurrency: 4 }, () => {
         assert.deepEqual(await raw.readPacket(), puback(2))
         raw.socket.destroy()
       }
-      await until('gone', () => running.server.broker.connectionCount === 1)
+      await until('gone', () => running.server.clients.connectionCount === 1)
       await settled(running, got)
       assert.deepEqual(withoutOwn(got), ['settled='])
     })
@@ -626,7 +626,7 @@ describe('Broker', { concurrency: 4 }, () => {
       const before = got.length
       raw.send(publishPacket('t', 'x', { qos: 1 }))
       await raw.readPacket()
-      await running.server.broker.publish({ topic: 'mark', payload: Buffer.alloc(0), qos: 0, retain: false })
+      await running.server.clients.publish({ topic: 'mark', payload: Buffer.alloc(0), qos: 0, retain: false })
       await until('mark', () => got.at(-1) === 'mark=' && got.length > before)
       return got.length - before === 2
     }
@@ -755,7 +755,7 @@ describe('Broker', { concurrency: 4 }, () => {
       ]
       raw.send(subscribePacket(filters))
       assert.deepEqual(await raw.readPacket(), Buffer.from([0x90, 5, 0, 1, 0, 1, 0]))
-      await running.server.broker.publish({ topic: '__proto__', payload: Buffer.from('x'), qos: 0, retain: false })
+      await running.server.clients.publish({ topic: '__proto__', payload: Buffer.from('x'), qos: 0, retain: false })
       assert.deepEqual(await raw.readPacket(), publishPacket('__proto__', 'x'))
     })
   })
@@ -764,9 +764,9 @@ describe('Broker', { concurrency: 4 }, () => {
     test('Broker.publish() asks no ACL and no hook, and retains', async t => {
       const running = await startServer(t, { acl: '{deny, all, publish, ["#"]}.' })
       hook(running, 'message.publish', () => null)
-      const { broker } = running.server
-      await broker.publish({ topic: 't', payload: Buffer.from('x'), qos: 1, retain: true })
-      await broker.publish({ topic: '$SYS/own', payload: Buffer.from('y'), qos: 0, retain: true })
+      const { clients } = running.server
+      await clients.publish({ topic: 't', payload: Buffer.from('x'), qos: 1, retain: true })
+      await clients.publish({ topic: '$SYS/own', payload: Buffer.from('y'), qos: 0, retain: true })
       const raw = await join(t, running)
       for (const [topic, payload] of Object.entries({ t: 'x', '$SYS/own': 'y' })) {
         raw.send(subscribePacket([[topic, 0]]))
@@ -779,7 +779,7 @@ describe('Broker', { concurrency: 4 }, () => {
       const { server } = await startServer(t)
       for (const topic of ['', 'a/#', 'a/+/b', 'a\0', Array(200).fill('x').join('/')]) {
         const message = { topic, payload: Buffer.alloc(0), qos: 0, retain: false } as const
-        await assert.rejects(server.broker.publish(message), { name: 'BrokerError', code: 'BAD_REQUEST' })
+        await assert.rejects(server.clients.publish(message), { name: 'BrokerError', code: 'BAD_REQUEST' })
       }
     })
 
@@ -787,22 +787,22 @@ describe('Broker', { concurrency: 4 }, () => {
       const running = await startServer(t)
       const got = await watch(t, running)
       const raw = await join(t, running, fullConnect({ will: { topic: 'will' } }))
-      await until('in', () => running.server.broker.clientCount === 2)
+      await until('in', () => running.server.clients.clientCount === 2)
       assert.deepEqual(await running.admin.call('clients kick', { clientId: 'raw' }), { client_id: 'raw' })
       await raw.closed
       await until('will', () => got.includes('will=will'))
       for (const clientId of ['raw', 'constructor', '__proto__', 'nobody']) {
         const kicked = running.admin.call('clients kick', { clientId })
         await assert.rejects(kicked, { code: 'NOT_FOUND', message: 'Not Found.' })
-        assert.throws(() => running.server.broker.client(clientId), { code: 'NOT_FOUND' })
+        assert.throws(() => running.server.clients.client(clientId), { code: 'NOT_FOUND' })
       }
     })
 
     test('Broker.clients() is in the order of the ids', async t => {
       const running = await startServer(t)
       for (const id of ['b', 'c', 'a', 'B']) await join(t, running, connectPacket({ id }))
-      await until('in', () => running.server.broker.clientCount === 4)
-      const ids = running.server.broker.clients().map(({ clientId }) => clientId)
+      await until('in', () => running.server.clients.clientCount === 4)
+      const ids = running.server.clients.clients().map(({ clientId }) => clientId)
       assert.deepEqual(ids, ['B', 'a', 'b', 'c'])
     })
 
@@ -815,7 +815,7 @@ describe('Broker', { concurrency: 4 }, () => {
       const count = 12
       const payload = Buffer.alloc(60_000, 'x') // together less than what may wait for a slow reader
       for (let i = 0; i < count; i++) {
-        void running.server.broker.publish({ topic: 't', payload, qos: 0, retain: false })
+        void running.server.clients.publish({ topic: 't', payload, qos: 0, retain: false })
       }
       await sleep(100)
       const stopped = running.server.stop('drain', 5000)
@@ -829,7 +829,7 @@ describe('Broker', { concurrency: 4 }, () => {
       const running = await startServer(t)
       const told = facts(running)
       const raw = await join(t, running)
-      await until('in', () => running.server.broker.clientCount === 1)
+      await until('in', () => running.server.clients.clientCount === 1)
       await running.server.stop()
       await raw.closed
       assert.deepEqual(told, ['raw connected', 'raw shutdown'])
@@ -837,7 +837,7 @@ describe('Broker', { concurrency: 4 }, () => {
 
     test('Broker keeps nothing of clients that are gone', async t => {
       const running = await startServer(t)
-      const { broker } = running.server
+      const { clients } = running.server
       for (let round = 0; round < 10; round++) {
         await Promise.all(
           Array.from({ length: 20 }, async (_, i) => {
@@ -850,8 +850,8 @@ describe('Broker', { concurrency: 4 }, () => {
           })
         )
       }
-      await until('all gone', () => broker.connectionCount === 0 && broker.clientCount === 0)
-      assert.deepEqual(broker.clients(), [])
+      await until('all gone', () => clients.connectionCount === 0 && clients.clientCount === 0)
+      assert.deepEqual(clients.clients(), [])
       await until('listener', () => running.server.listeners[0]!.info().currentClients === 0)
     })
   })
@@ -861,7 +861,7 @@ describe('Broker', { concurrency: 4 }, () => {
 async function bare(t: TestContext, hooks: Hooks): Promise<{ port: number }> {
   const { mqtt } = optionsFrom(brokerSchema)
   const log = createLog()
-  const broker = await Broker.create(
+  const broker = await ClientManager.create(
     mqtt,
     new Access(mqtt, () => new AclRules([]), hooks, log),
     hooks,

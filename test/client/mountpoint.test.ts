@@ -26,7 +26,7 @@ test('a mount point is put before topics and filters, and taken away on delivery
   await until('all', () => seen.inside.length === 2 && seen.outside.length === 4)
   await inside.unsubscribeAsync('+')
   await outside.publishAsync('in/c1/y', '', { qos: 1 })
-  await running.server.broker.kick('c1')
+  await running.server.clients.kick('c1')
   await until('the will', () => seen.outside.includes('in/c1/gone'))
   assert.deepEqual(seen, {
     outside: ['in/c1/a/b', 'in/c1/x', 'in/c1/shared/1', 'in/c2/x', 'in/c1/y', 'in/c1/gone'],

@@ -85,7 +85,7 @@ describe('MQTT 5', { concurrency: 12 }, () => {
     const { connack } = await connect(t, { id: '' })
     const id = value(connack, 0x12) as string
     assert.equal(connack.code, 0)
-    assert.ok(server.server.broker.client(id), id)
+    assert.ok(server.server.clients.client(id), id)
     const other = await connect(t, { id: '' })
     assert.notEqual(value(other.connack, 0x12), id)
   })
@@ -830,7 +830,7 @@ describe('MQTT 5', { concurrency: 12 }, () => {
     }
     const back = async (id: string) => (await connect(t, { id, clean: false, expiry: 0 })).connack.sessionPresent
     assert.equal(await back(zero), false)
-    await until('the session has expired', () => !server.server.broker.sessions.all().some(s => s.clientId === one))
+    await until('the session has expired', () => !server.server.clients.sessions.all().some(s => s.clientId === one))
     assert.deepEqual([await back(never), await back(one)], [true, false])
   })
 
@@ -863,7 +863,7 @@ describe('MQTT 5', { concurrency: 12 }, () => {
       from.send(from.publication(topic, 'x', { qos: 2, id: 1, dup: true }))
       await from.nextOf(5)
       await from.drop()
-      await until('it is gone', () => !server.server.broker.clients().some(({ clientId }) => clientId === id))
+      await until('it is gone', () => !server.server.clients.clients().some(({ clientId }) => clientId === id))
     }
     await send({ expiry: 100 })
     await send({ clean: false, expiry: 100 }) // the same session: known already
@@ -898,13 +898,13 @@ describe('MQTT 5', { concurrency: 12 }, () => {
       ended.sort((a, b) => a - b),
       [13, 0x8e, 0x8e, 0x8e, 0x8e]
     )
-    assert.equal(server.server.broker.clients().filter(({ clientId }) => clientId === id).length, 1)
+    assert.equal(server.server.clients.clients().filter(({ clientId }) => clientId === id).length, 1)
   })
 
   test('kick gives 0x98 (section 3.14.2.1)', async t => {
     const id = unique('c')
     const one = await connect(t, { id })
-    await server.server.broker.kick(id)
+    await server.server.clients.kick(id)
     assert.deepEqual([(await one.next()).code, (await one.next()).type], [0x98, 0])
   })
 
@@ -925,7 +925,7 @@ describe('MQTT 5', { concurrency: 12 }, () => {
     assert.ok(performance.now() - began >= 1400)
     clearInterval(pinging)
     assert.equal((await lively.next()).type, 13)
-    assert.ok(server.server.broker.clients().length > 0)
+    assert.ok(server.server.clients.clients().length > 0)
   })
 
   test('mqtt.acl_deny_action = disconnect: a denied PUBLISH gets DISCONNECT 0x87 (section 4.13)', async t => {
@@ -961,7 +961,7 @@ describe('MQTT 5', { concurrency: 12 }, () => {
       const id = unique('c')
       const one = await connect(t, { id, will: { topic, payload: `${code}` } })
       await one.leave(code)
-      await until('gone', () => !server.server.broker.clients().some(({ clientId }) => clientId === id))
+      await until('gone', () => !server.server.clients.clients().some(({ clientId }) => clientId === id))
     }
     await until('all four', () => to.payloads().then(got => heard.push(...got) >= 4))
     assert.deepEqual(heard, ['4', '128', '129', '151'])

@@ -43,7 +43,7 @@ describe('sessions', { concurrency: 3 }, () => {
       /** Goes without a word, and the broker knows. */
       const drop = async (speaker: Speaker, id: string): Promise<void> => {
         await speaker.drop()
-        await until('gone', () => !server.server.broker.clients().some(({ clientId }) => clientId === id))
+        await until('gone', () => !server.server.clients.clients().some(({ clientId }) => clientId === id))
       }
 
       // It takes two seconds, so it comes first.
@@ -553,7 +553,7 @@ describe('sessions', { concurrency: 3 }, () => {
         await to.subscribe([[topic, 1]])
         const one = await connect(t, { id, will: { topic } })
         one.raw.socket.end(packet(0xe0))
-        await until('gone', () => !server.server.broker.clients().some(({ clientId }) => clientId === id))
+        await until('gone', () => !server.server.clients.clients().some(({ clientId }) => clientId === id))
         assert.deepEqual(await to.payloads(), [])
       })
 
@@ -602,7 +602,7 @@ describe('sessions', { concurrency: 3 }, () => {
           })
         )
         assert.equal(alive.filter(Boolean).length, 1)
-        assert.equal(server.server.broker.clients().filter(({ clientId }) => clientId === id).length, 1)
+        assert.equal(server.server.clients.clients().filter(({ clientId }) => clientId === id).length, 1)
       })
     })
   }
@@ -619,7 +619,7 @@ describe('sessions', { concurrency: 3 }, () => {
       assert.equal(back.connack.sessionPresent, true)
       await back.drop()
       await from.publish('t', 'lost', { qos: 1 })
-      await until('the session has expired', () => server.server.broker.sessions.size === 1)
+      await until('the session has expired', () => server.server.clients.sessions.size === 1)
       const anew = await connect()
       assert.equal(anew.connack.sessionPresent, false)
       await from.publish('t', 'nobody', { qos: 1 })

@@ -16,10 +16,10 @@ listener.tcp.test.send_timeout = 5m
 for (const qos of [0, 1]) {
   test(`QoS ${qos}: a subscriber that stops reading holds up nobody, costs bounded memory, and goes on when it reads again`, async t => {
     const server = await startServer(t, { conf: `${conf}mqtt.session.max_inflight = 100` })
-    const { broker } = server.server
+    const { clients } = server.server
     const connections: Connection[] = []
-    const establish = broker.establish.bind(broker)
-    broker.establish = (transport, origin) => {
+    const establish = clients.establish.bind(clients)
+    clients.establish = (transport, origin) => {
       const connection = establish(transport, origin)
       connections.push(connection)
       return connection
@@ -30,7 +30,7 @@ for (const qos of [0, 1]) {
     const fast = await Speaker.connect(t, server, { id: 'fast' })
     const from = await Speaker.connect(t, server, { id: 'from' })
     for (const one of [slow, fast]) await one.subscribe([['t', qos]])
-    const session = broker.sessions.all().find(({ clientId }) => clientId === 'slow')!
+    const session = clients.sessions.all().find(({ clientId }) => clientId === 'slow')!
     slow.raw.socket.pause()
 
     // Kept in step with the fast one, which then has nothing to lose: 200 messages ahead of it at most.
@@ -87,7 +87,7 @@ for (const qos of [0, 1]) {
     if (qos === 1) assert.equal(numbers.at(-1), count - 1, 'of QoS 1 the oldest went, not the newest')
     await from.publish('t', 'more', { qos })
     assert.deepEqual(await drain('more'), ['more'])
-    await server.server.broker.kick('slow')
+    await server.server.clients.kick('slow')
     await until('the log', () => server.log.some(line => /client disconnected.*clientId=slow.*dropped=\d+/.test(line)))
   })
 }
@@ -106,7 +106,7 @@ test('a slow subscriber loses QoS 0 first: QoS 1 beside it waits and arrives who
     from.send(...batch)
     await from.heard()
   }
-  const session = server.server.broker.sessions.all().find(({ clientId }) => clientId === 'slow')!
+  const session = server.server.clients.sessions.all().find(({ clientId }) => clientId === 'slow')!
   assert.ok(session.missed > 0 && session.missed === session.dropped, 'QoS 0 alone was lost')
   slow.raw.socket.resume()
   const kept: string[] = []

@@ -9,16 +9,16 @@ import { next, publishPacket, type Running, Speaker, startServer, until } from '
 const count = 30_000
 
 /** Sessions of clients that are away, each with a subscription of its own. */
-function fill({ server: { broker } }: Running): void {
+function fill({ server: { clients } }: Running): void {
   for (let i = 0; i < count; i++) {
-    const { session } = broker.sessions.open(`client-${i}`, false, 3600, undefined)
+    const { session } = clients.sessions.open(`client-${i}`, false, 3600, undefined)
     const subscription = { subscriber: session, filter: `things/${i}/+`, qos: 1, identifier: 0 } as const
-    broker.hub.subscribe({ ...subscription, noLocal: false, retainAsPublished: false })
+    clients.dispatcher.subscribe({ ...subscription, noLocal: false, retainAsPublished: false })
   }
 }
 
 /** Has the broker's lists counted: the most rows that were made in one turn of the event loop. */
-function mostInATurn({ server: { broker } }: Running): () => number {
+function mostInATurn({ server: { clients } }: Running): () => number {
   let most = 0
   let rows = 0
   let scheduled = false
@@ -36,9 +36,9 @@ function mostInATurn({ server: { broker } }: Running): () => number {
         yield row
       }
     }
-  const { sessions, hub } = broker
+  const { sessions, dispatcher } = clients
   sessions.each = counting(sessions.each.bind(sessions))
-  hub.router.filters = counting(hub.router.filters.bind(hub.router))
+  dispatcher.router.filters = counting(dispatcher.router.filters.bind(dispatcher.router))
   return () => {
     const so = most
     most = 0
@@ -104,7 +104,7 @@ test('a list goes no faster than it is read, and ends when its reader leaves', a
   fill(running)
   let made = 0
   let isOver = false
-  const { sessions } = running.server.broker
+  const { sessions } = running.server.clients
   const each = sessions.each.bind(sessions)
   sessions.each = function* () {
     try {
@@ -144,7 +144,7 @@ test('a list goes no faster than it is read, and ends when its reader leaves', a
 
 test('a list that breaks off is an error to who asked, not a short list', async t => {
   const running = await startServer(t)
-  const { sessions } = running.server.broker
+  const { sessions } = running.server.clients
   sessions.each = function* () {
     yield* []
     throw new Error('broken at the start')

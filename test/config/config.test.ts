@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'node:test'
-import { brokerConf, brokerSchema, listenersOf } from '../../src/config/broker-options.js'
+import { brokerConf, brokerSchema, listenersOf } from '../../src/config/broker-keys.js'
+import { allOrProblems, ConfigError } from '../../src/config/problem.js'
 import {
   keysOf,
   named,
@@ -11,8 +12,7 @@ import {
   type ReadOptions,
   readConfig,
   type Schema
-} from '../../src/config/config.js'
-import { allOrProblems, ConfigError } from '../../src/config/problem.js'
+} from '../../src/config/schema.js'
 import {
   address,
   decimal,

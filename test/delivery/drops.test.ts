@@ -2,13 +2,13 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { Message } from '../../src/delivery/message.js'
-import { Losses } from '../../src/delivery/session/drops.js'
+import { Drops } from '../../src/delivery/session/drops.js'
 import { Session } from '../../src/delivery/session/session.js'
 import { encodeProperties } from '../../src/wire/properties.js'
 import { Peer } from '../support/packets.js'
 
 test('Losses counts all by cause, and has the last ten, the oldest first', () => {
-  const losses = new Losses()
+  const losses = new Drops()
   for (let i = 0; i < 13; i++) losses.note(i % 2 ? 'slow' : 'away', `t${i}`, 0)
   assert.deepEqual([losses.counts.away, losses.counts.slow], [7, 6])
   assert.deepEqual(
@@ -28,7 +28,7 @@ test('Session.losses is there from the first loss on, and each loss has its caus
   }
   deliver('kept', 1)
   deliver('short', 1, 1, 1)
-  assert.equal(session.losses, undefined)
+  assert.equal(session.drops, undefined)
   deliver('absent', 0)
   t.mock.timers.tick(2000)
   const peer = new Peer({ maximumPacketSize: 50 })
@@ -38,7 +38,7 @@ test('Session.losses is there from the first loss on, and each loss has its caus
   deliver('window', 1)
   for (const topic of ['q1', 'q2', 'q3']) deliver(topic, 1)
   assert.deepEqual(
-    session.losses!.last().map(({ cause, topic, qos }) => [cause, topic, qos]),
+    session.drops!.last().map(({ cause, topic, qos }) => [cause, topic, qos]),
     [
       ['away', 'absent', 0],
       ['expired', 'short', 1],

@@ -1,22 +1,22 @@
 /**
- * The promises of the QoS levels, kept from one client through Publisher, Hub and Session to another, whatever
+ * The promises of the QoS levels, kept from one client through Inbound, Dispatcher and Session to another, whatever
  * comes between: both clients follow the specification, both networks lose what is in them when they break.
  */
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import fc from 'fast-check'
-import type { Hub } from '../../src/delivery/dispatcher.js'
-import { type Gatekeeper, Publisher } from '../../src/delivery/inbound.js'
+import type { Dispatcher } from '../../src/delivery/dispatcher.js'
+import { Inbound, type PublishPolicy } from '../../src/delivery/inbound.js'
 import { Priorities } from '../../src/delivery/session/mqueue.js'
 import { Session, type SessionLimits } from '../../src/delivery/session/session.js'
 import type { QoS } from '../../src/wire/frame.js'
-import { hubOf } from '../support/dispatcher.js'
+import { dispatcherOf } from '../support/dispatcher.js'
 import { Host } from '../support/host.js'
 import { bodyAt, type Packet, Peer, packetOf, publishOf, uint16 } from '../support/packets.js'
 
 const [PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP] = [3, 4, 5, 6, 7]
 
-const open: Gatekeeper = {
+const open: PublishPolicy = {
   mayPublish: () => true,
   filter: undefined,
   denied: () => false,
@@ -38,19 +38,19 @@ interface Sent {
 
 /** A client that publishes, the network before it and the broker's end. */
 class Sender {
-  readonly #hub: Hub
+  readonly #dispatcher: Dispatcher
   readonly #session = new Session('sender', { maxInflight: 0, maxQueued: 0, storeQos0: false })
   readonly #version: 4 | 5
   #peer: Peer | undefined
-  #publisher: Publisher | undefined
+  #publisher: Inbound | undefined
   #toBroker: Buffer[] = []
   #toClient: Packet[] = []
   #underWay: Sent[] = []
   #lastId = 0
   readonly sent: Sent[] = []
 
-  constructor(hub: Hub, version: 4 | 5) {
-    this.#hub = hub
+  constructor(dispatcher: Dispatcher, version: 4 | 5) {
+    this.#dispatcher = dispatcher
     this.#version = version
   }
 
@@ -65,7 +65,7 @@ class Sender {
   connect(): void {
     if (this.#peer !== undefined) return
     this.#peer = new Peer({ version: this.#version })
-    this.#publisher = new Publisher(this.#hub, this.#session, this.#peer.out, open, this.#version === 5)
+    this.#publisher = new Inbound(this.#dispatcher, this.#session, this.#peer.out, open, this.#version === 5)
     for (const one of this.#underWay) {
       if (one.released) this.#toBroker.push(packetOf(0x62, uint16(one.packetId)))
       else this.#put(one, true)
@@ -272,8 +272,8 @@ test('QoS 1 arrives at least once, QoS 2 exactly once, in order and within the w
       fc.array(event, { minLength: 20, maxLength: 200, size: 'max' }),
       setting,
       (events: Event[], { from, to, receiveMaximum, ...limits }) => {
-        const hub = hubOf({ shareStrategy: 'random' })
-        const sender = new Sender(hub, from)
+        const dispatcher = dispatcherOf({ shareStrategy: 'random' })
+        const sender = new Sender(dispatcher, from)
         const receiver = new Receiver({ ...limits, maxQueued: 0 }, receiveMaximum, to)
         const options = {
           subscriber: receiver.session,
@@ -281,7 +281,7 @@ test('QoS 1 arrives at least once, QoS 2 exactly once, in order and within the w
           retainAsPublished: false,
           identifier: 0
         } as const
-        hub.subscribe({ ...options, filter: '#', qos: 2 })
+        dispatcher.subscribe({ ...options, filter: '#', qos: 2 })
         sender.connect()
         receiver.connect()
         for (const [what, one, two] of events) {

@@ -26,7 +26,7 @@ function plain({ routes, groups }: Match<string>) {
   const ordered = (route: Route<string>): object => ({
     ...route,
     identifiers: [...(route.identifiers ?? [])].sort((a, b) => a - b),
-    own: route.own === undefined ? undefined : ordered(route.own)
+    own: route.withoutNoLocal === undefined ? undefined : ordered(route.withoutNoLocal)
   })
   return {
     routes: routes.toSorted((a, b) => (a.subscriber < b.subscriber ? -1 : 1)).map(ordered),
@@ -73,7 +73,7 @@ class NaiveRouter {
           noLocal: mine.every(({ noLocal }) => noLocal),
           retainAsPublished: mine.some(({ retainAsPublished }) => retainAsPublished),
           identifiers: mine.map(({ identifier }) => identifier).filter(identifier => identifier !== 0),
-          own
+          withoutNoLocal: own
         })
         const mine = own.filter(one => one.subscriber === subscriber)
         const local = mine.filter(({ noLocal }) => !noLocal)

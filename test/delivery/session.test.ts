@@ -7,7 +7,7 @@ import { Session, type SessionLimits } from '../../src/delivery/session/session.
 import type { QoS } from '../../src/wire/frame.js'
 import { encodeProperties } from '../../src/wire/properties.js'
 import { Reason } from '../../src/wire/reason-codes.js'
-import { hubOf } from '../support/dispatcher.js'
+import { dispatcherOf } from '../support/dispatcher.js'
 import { Host } from '../support/host.js'
 import { ids, type Packet, Peer, payloads } from '../support/packets.js'
 
@@ -392,8 +392,8 @@ describe('Session.feed()', () => {
     const s = session({ maxInflight: 2 })
     const peer = new Peer()
     s.attach(peer)
-    s.feed(retained('abc'))
-    s.feed(retained('d'))
+    s.replayRetained(retained('abc'))
+    s.replayRetained(retained('d'))
     deliver(s, 'e')
     const got: string[] = []
     for (let id = 1; id <= 5; id++) {
@@ -417,7 +417,7 @@ describe('Session.feed()', () => {
         yield one
       }
     })()
-    s.feed(source)
+    s.replayRetained(source)
     assert.ok(asked < 300, `${asked} asked for`)
     const got = payloads(peer.taken())
     while (got.length < 1000) {
@@ -435,7 +435,7 @@ describe('Session.feed()', () => {
     const peer = new Peer()
     s.attach(peer)
     deliver(s, 'a')
-    s.feed(retained(['old'], 0))
+    s.replayRetained(retained(['old'], 0))
     deliver(s, ['new'], 0)
     s.acknowledged(1)
     assert.deepEqual(payloads(peer.taken()), ['a', 'old', 'new'])
@@ -445,7 +445,7 @@ describe('Session.feed()', () => {
     const s = session({ maxInflight: 1, maxQueued: 3 })
     s.attach(new Peer())
     deliver(s, 'a')
-    s.feed(retained('bcdef'))
+    s.replayRetained(retained('bcdef'))
     s.detach()
     assert.deepEqual([s.queueLength, s.dropped], [3, 0])
     const peer = new Peer()
@@ -473,7 +473,7 @@ describe('Session.feed(): retained anew while it is fed', () => {
           yield new Outgoing(message(payload, qos, topic), qos, true, undefined, undefined)
         }
       }
-      s.feed(walk())
+      s.replayRetained(walk())
     }
     const rest = (): string[] => {
       const got: string[] = []
@@ -664,7 +664,7 @@ describe('Session: what an operator is told', () => {
     s.attach(new Peer())
     deliver(s, range(5, 9))
     assert.deepEqual([s.dropped, host.told], [7, ['loses']])
-    s.hearLosses()
+    s.reportDropsAgain()
     deliver(s, range(9, 11))
     assert.deepEqual(host.told, ['loses', 'loses'])
   })
@@ -686,12 +686,12 @@ test('Session sends what waits by the priority of its topic, and in order within
 })
 
 test('Session.end() hands back all that was on its way, in order, and what of it the client has', () => {
-  const hub = hubOf({ shareStrategy: 'sticky' })
+  const dispatcher = dispatcherOf({ shareStrategy: 'sticky' })
   const s = session({ maxInflight: 3 })
   const options = { subscriber: s, qos: 2, noLocal: false, retainAsPublished: false, identifier: 0 } as const
-  hub.subscribe({ ...options, filter: '$share/g/t' })
+  dispatcher.subscribe({ ...options, filter: '$share/g/t' })
   s.attach(new Peer())
-  for (const [i, qos] of ([1, 2, 2, 1, 2] as const).entries()) hub.route(message(`group ${i}`, qos))
+  for (const [i, qos] of ([1, 2, 2, 1, 2] as const).entries()) dispatcher.route(message(`group ${i}`, qos))
   deliver(s, ['own'])
   s.acknowledged(1) // its place in the window goes to 'group 3'
   s.received(2, false) // has arrived: another must not get it

@@ -441,8 +441,8 @@ test('auth: tells whether a password is right, without a login', async t => {
 
 test('pages: each row once, and never more than there are', async t => {
   const running = await startWithApi(t)
-  const { broker } = running.server
-  for (let i = 0; i < 45; i++) broker.sessions.open(`s${i}`, false, 3600, undefined)
+  const { clients } = running.server
+  for (let i = 0; i < 45; i++) clients.sessions.open(`s${i}`, false, 3600, undefined)
   const page = async (query: string) => (await get(running, `/api/v2/nodes/${node}/sessions${query}`)).result
   const ids: string[] = []
   for (const n of [1, 2, 3]) {
@@ -464,7 +464,7 @@ test('pages: each row once, and never more than there are', async t => {
 
 test('30 000 sessions: few rows are made in one turn of the event loop, wherever the page is', async t => {
   const running = await startWithApi(t)
-  const { sessions } = running.server.broker
+  const { sessions } = running.server.clients
   for (let i = 0; i < 30_000; i++) sessions.open(`s${i}`, false, 3600, undefined)
   await running.ask('/status') // fastify is there
   let [rows, most, scheduled] = [0, 0, false]
@@ -513,18 +513,18 @@ test('metrics are emqttd’s and more, as Prometheus reads them, and equal to wh
   const c = await client(t, running, { clientId: 'pub' })
   for (let i = 0; i < 5; i++) await c.publishAsync('rest/a', 'x', { qos: 1 })
   assert.equal((await running.ask('/metrics', { as: '' })).status, 401)
-  const { broker } = running.server
-  await until('all is acknowledged', () => broker.sessions.get('restsub')?.inflightLength === 0)
+  const { clients } = running.server
+  await until('all is acknowledged', () => clients.sessions.get('restsub')?.inflightLength === 0)
   const text: string = await get(running, '/metrics')
   const values = new Map(
     [...text.matchAll(/^([a-z]\w*(?:\{[^}]*\})?) (\S+)$/gm)].map(([, name, value]) => [name!, Number(value)])
   )
-  for (const [name, value] of Object.entries(broker.metrics.standard(broker.hub.retained.size))) {
+  for (const [name, value] of Object.entries(clients.metrics.standard(clients.dispatcher.retained.size))) {
     const at = `broker_${name.replaceAll('/', '_')}${name === 'messages/retained' ? '' : '_total'}`
     assert.equal(values.get(at), value, at)
   }
   assert.equal(values.get('broker_messages_qos1_received_total'), 5)
-  for (const [name, value] of Object.entries(broker.stats()))
+  for (const [name, value] of Object.entries(clients.stats()))
     assert.equal(values.get(`broker_${name.replaceAll('/', '_')}`), value, name)
   const samples = values.get('broker_message_latency_seconds_count')!
   assert.ok(samples > 0)

@@ -3,7 +3,7 @@ import net from 'node:net'
 import { describe, type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocket } from 'ws'
-import { DeadlineWheel, now, type Watched } from '../../src/base/timer-wheel.js'
+import { now, TimerWheel, type WheelItem } from '../../src/base/timer-wheel.js'
 import type { EndReason } from '../../src/plugins/hooks.js'
 import {
   client,
@@ -120,7 +120,7 @@ describe('Connection', { concurrency: true }, () => {
       raw.send(connectPacket())
       const took = await lifetime(raw)
       assert.ok(took > 300 && took < 2500, `${took} ms`)
-      assert.equal(running.server.broker.clientCount, 0)
+      assert.equal(running.server.clients.clientCount, 0)
     })
   })
 
@@ -149,14 +149,14 @@ describe('Connection', { concurrency: true }, () => {
         publishing.send(publishPacket('t', 'x'))
       }
       assert.deepEqual(await pinging.read(16), Buffer.from('d000'.repeat(8), 'hex'))
-      assert.equal(running.server.broker.clientCount, 2)
+      assert.equal(running.server.clients.clientCount, 2)
     })
 
     test('Connection keeps a silent client whose keep alive is 0 [MQTT-3.1.2-10]', async t => {
       const running = await startServer(t, { conf: 'mqtt.client.idle_timeout = 1s' })
       await joined(t, running)
       await sleep(3000)
-      assert.equal(running.server.broker.clientCount, 1)
+      assert.equal(running.server.clients.clientCount, 1)
     })
 
     test('Connection does not take the time in which it did not read for silence of the client', async t => {
@@ -168,7 +168,7 @@ describe('Connection', { concurrency: true }, () => {
       const timer = setInterval(() => raw.send(pingreq), 300)
       t.after(() => clearInterval(timer))
       await sleep(4500)
-      assert.equal(running.server.broker.clientCount, 1)
+      assert.equal(running.server.clients.clientCount, 1)
     })
   })
 
@@ -205,7 +205,7 @@ describe('Connection', { concurrency: true }, () => {
       const publisher = await joined(t, running, { id: 'publisher' })
       const payload = Buffer.alloc(500_000)
       for (let i = 0; i < 40; i++) publisher.send(publishPacket('t', payload))
-      await until('stuck', () => running.server.broker.connectionCount === 2)
+      await until('stuck', () => running.server.clients.connectionCount === 2)
       await sleep(200)
       const start = performance.now()
       await running.server.stop('drain', 300)
@@ -403,7 +403,7 @@ describe('Connection', { concurrency: true }, () => {
 })
 
 describe('DeadlineWheel', () => {
-  class Item implements Watched {
+  class Item implements WheelItem {
     expired = 0
     at: number
     constructor(
@@ -422,7 +422,7 @@ describe('DeadlineWheel', () => {
   }
 
   test('DeadlineWheel.watch() expires what was not put off, once', async t => {
-    const wheel = new DeadlineWheel({ tickMs: 10 })
+    const wheel = new TimerWheel({ tickMs: 10 })
     t.after(() => wheel.stop())
     const due = new Item(50)
     const never = new Item(Number.POSITIVE_INFINITY)
@@ -437,7 +437,7 @@ describe('DeadlineWheel', () => {
   })
 
   test('DeadlineWheel.watch() looks anew when a deadline comes nearer or has passed', async t => {
-    const wheel = new DeadlineWheel({ tickMs: 10 })
+    const wheel = new TimerWheel({ tickMs: 10 })
     t.after(() => wheel.stop())
     const item = new Item(60_000)
     wheel.watch(item)
@@ -447,7 +447,7 @@ describe('DeadlineWheel', () => {
   })
 
   test('DeadlineWheel reads what has come before it expires anybody, when the process itself was held up', async t => {
-    const wheel = new DeadlineWheel({ tickMs: 20 })
+    const wheel = new TimerWheel({ tickMs: 20 })
     t.after(() => wheel.stop())
     const item = new Item(100)
     const server = net.createServer(socket => {
@@ -469,7 +469,7 @@ describe('DeadlineWheel', () => {
   })
 
   test('DeadlineWheel.forget() counts in the midst of a turn too', async t => {
-    const wheel = new DeadlineWheel({ tickMs: 50 })
+    const wheel = new TimerWheel({ tickMs: 50 })
     t.after(() => wheel.stop())
     const items: Item[] = []
     const forgetAll = (): void => {

@@ -13,8 +13,8 @@ import mqtt, { type IClientOptions } from 'mqtt'
 import { type ClientOptions, WebSocket } from 'ws'
 import { BrokerError } from '../../src/base/errors.js'
 import { createLog } from '../../src/base/log/log.js'
-import { brokerSchema, listenersOf } from '../../src/config/broker-options.js'
-import { optionsFrom } from '../../src/config/config.js'
+import { brokerSchema, listenersOf } from '../../src/config/broker-keys.js'
+import { optionsFrom } from '../../src/config/schema.js'
 import { ensureCertificates } from '../../src/net/certificates.js'
 import { Listener } from '../../src/net/listener.js'
 import {
@@ -188,7 +188,7 @@ describe('Listener', { concurrency: 4 }, () => {
         let received = 0
         c.on('message', () => received++)
         const payload = Buffer.alloc(500_000)
-        for (let i = 0; i < 20; i++) void running.server.broker.publish({ topic: 't', payload, qos: 0, retain: false })
+        for (let i = 0; i < 20; i++) void running.server.clients.publish({ topic: 't', payload, qos: 0, retain: false })
         await until('something is written', () => received > 0)
         await running.server.stop('drain')
         await until('all', () => received === 20)
@@ -780,7 +780,7 @@ describe('Listener', { concurrency: 4 }, () => {
       }
       const ports = running.server.listeners.map(({ port }) => port)
       await running.server.stop()
-      assert.equal(running.server.broker.connectionCount, 0)
+      assert.equal(running.server.clients.connectionCount, 0)
       for (const port of ports) {
         const socket = net.connect(port, '127.0.0.1')
         const [err] = await next(socket, 'error')

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import test from 'node:test'
 import { AclCache } from '../../src/access/acl-cache.js'
 import { version } from '../../src/base/home.js'
-import { Sys } from '../../src/observe/sys-topics.js'
+import { SysTopics } from '../../src/observe/sys-topics.js'
 import { packageRoot } from '../support/cli.js'
 import { client, next, Speaker, startServer, until } from '../support/server.js'
 
@@ -72,7 +72,7 @@ test('$SYS tells who came, who was refused and who went', async t => {
   await assert.rejects(client(t, running, { clientId: 'm#', username: 'mallory' }), { code: 4 })
   ;[topic, said] = await told
   assert.deepEqual([topic, said['connack'], said['clientid']], [`${root}/clients/m%23/connected`, 4, 'm#'])
-  assert.equal(running.server.broker.hub.retained.size, 0)
+  assert.equal(running.server.clients.dispatcher.retained.size, 0)
 })
 
 test('$SYS is for the dashboard’s user and this host, and nobody publishes to it, as acl.conf is shipped', async t => {
@@ -80,9 +80,9 @@ test('$SYS is for the dashboard’s user and this host, and nobody publishes to 
   const running = await startServer(t, { acl, conf: 'mqtt.broker.sys_interval = 200ms' })
   const local = await Speaker.connect(t, running, { id: 'local', version: 5 })
   assert.deepEqual(await local.subscribe([['$SYS/#', 1]]), [1])
-  await until('retained', () => running.server.broker.hub.retained.size === 3)
+  await until('retained', () => running.server.clients.dispatcher.retained.size === 3)
   assert.equal((await local.publish('$SYS/brokers', 'mine', { qos: 1, retain: true })).code, 0x87)
-  assert.equal(`${running.server.broker.hub.retained.get('$SYS/brokers')?.payload}`, 'broker@127.0.0.1')
+  assert.equal(`${running.server.clients.dispatcher.retained.get('$SYS/brokers')?.payload}`, 'broker@127.0.0.1')
 
   const elsewhere = { peer: { address: '10.1.2.3', port: 1 }, local: false, listener: 'tcp:test', cleanSession: true }
   const about = { ...elsewhere, clientId: 'c', keepAlive: 0, protocolVersion: 4, connectedAt: new Date() }
@@ -118,7 +118,7 @@ test('$SYS tells of alarms', async t => {
 test('Sys.stop() leaves neither timer nor hook', async t => {
   const { server } = await startServer(t, { conf: 'mqtt.broker.sys_interval = 0s' })
   const about = { node: 'other@here', version: '1', startedAt: new Date(), interval: 1000 }
-  const sys = new Sys(about, server.broker, server.hooks)
+  const sys = new SysTopics(about, server.clients, server.hooks)
   const before = server.hooks.has('client.refused')
   const timers = (): number => process.getActiveResourcesInfo().length
   const idle = timers()

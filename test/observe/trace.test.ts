@@ -98,8 +98,8 @@ test('one who is connected is traced from now on, and not after off', async t =>
   await lamp.nextOf(13)
   assert.deepEqual(packetsOf(ended), ['lamp recv PINGREQ', 'lamp send PINGRESP'])
   assert.deepEqual(await lines(running, 'log/x.log', () => true), ended)
-  const front = [...(await admin.call('trace list', {}))]
-  assert.deepEqual(front, [])
+  const channel = [...(await admin.call('trace list', {}))]
+  assert.deepEqual(channel, [])
   await assert.rejects(admin.call('trace client', { clientId: 'lamp', file: 'off' }), {
     code: 'NOT_FOUND',
     message: 'stop tracing client lamp error: not_found.'

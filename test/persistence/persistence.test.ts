@@ -4,11 +4,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Message } from '../../src/delivery/message.js'
 import { Outgoing } from '../../src/delivery/session/inflight.js'
 import { Session } from '../../src/delivery/session/session.js'
-import { Keeper, type Keeping, type Receipt, SessionKeep } from '../../src/persistence/persistence.js'
+import { type Durability, type LoggedSession, Persistence, SessionLog } from '../../src/persistence/persistence.js'
 import { decodeEntry, decodeMessage, pairKey, textKey } from '../../src/persistence/records.js'
 import type { Batch, Store, Table } from '../../src/store/store.js'
 import { usualTimes } from '../../src/store/write-queue.js'
-import { hubOf } from '../support/dispatcher.js'
+import { dispatcherOf } from '../support/dispatcher.js'
 import { until } from '../support/server.js'
 
 /** What is on it is in a map; a commit ends when the test says so, or at once. */
@@ -51,30 +51,34 @@ function made({ isManual = false } = {}) {
   const disk = new Disk()
   disk.isManual = isManual
   const store = disk as unknown as Store
-  const keeper = new Keeper(store, { failed: () => {}, recovered: () => {} }, { times: { ...usualTimes, retry: 20 } })
-  const hub = hubOf({ shareStrategy: 'sticky' }, keeper)
+  const persistence = new Persistence(
+    store,
+    { failed: () => {}, recovered: () => {} },
+    { times: { ...usualTimes, retry: 20 } }
+  )
+  const dispatcher = dispatcherOf({ shareStrategy: 'sticky' }, persistence)
   const session = (id: string, filter: string, qos: 1 | 2 = 2): Session => {
     const made = new Session(id, limits)
-    made.keep = new SessionKeep(keeper, id, made)
-    hub.subscribe({ subscriber: made, filter, qos, noLocal: false, retainAsPublished: false, identifier: 0 })
+    made.sessionLog = new SessionLog(persistence, id, made)
+    dispatcher.subscribe({ subscriber: made, filter, qos, noLocal: false, retainAsPublished: false, identifier: 0 })
     return made
   }
   const publish = (
     topic: string,
     payload: string,
     { qos = 1 as 0 | 1 | 2, retain = false } = {}
-  ): Receipt | undefined => {
-    keeper.gather()
-    hub.publish(Message.of(topic, Buffer.from(payload), { qos, retain }))
-    return keeper.gathered()
+  ): Durability | undefined => {
+    persistence.gather()
+    dispatcher.publish(Message.of(topic, Buffer.from(payload), { qos, retain }))
+    return persistence.gathered()
   }
-  return { disk, keeper, hub, session, publish }
+  return { disk, persistence, dispatcher, session, publish }
 }
 
-/** A session as the keeper sees it. */
+/** A session as the persistence sees it. */
 function keeping() {
   const told: string[] = []
-  const of: Keeping = {
+  const of: LoggedSession = {
     pump: () => void told.push('pump'),
     withdraw: () => {
       told.push('withdraw')
@@ -88,34 +92,34 @@ function keeping() {
 const outgoing = (qos: 1 | 2, payload = 'x', message = Message.of('t', Buffer.from(payload), { qos })): Outgoing =>
   new Outgoing(message, qos, false, undefined, undefined)
 
-test('Keeper writes nothing of a QoS 1 message that is acknowledged in time, and settles its receipt', async () => {
-  const { disk, keeper } = made()
-  const keep = new SessionKeep(keeper, 'c', keeping().of)
-  keeper.gather()
+test('Persistence writes nothing of a QoS 1 message that is acknowledged in time, and settles its durability', async () => {
+  const { disk, persistence } = made()
+  const keep = new SessionLog(persistence, 'c', keeping().of)
+  persistence.gather()
   const one = outgoing(1)
   keep.add(one, true)
-  const receipt = keeper.gathered()!
-  assert(receipt.isOpen)
-  one.entry!.forget()
-  assert(!receipt.isOpen && !receipt.failed)
+  const durability = persistence.gathered()!
+  assert(durability.isOpen)
+  one.stored!.forget()
+  assert(!durability.isOpen && !durability.failed)
   await sleep(40)
   assert.deepEqual(disk.batches.flat(), [])
-  assert.equal(keeper.journal.spared, 1)
+  assert.equal(persistence.queue.spared, 1)
 })
 
-test('Keeper: QoS 2 may be sent when it is on disk, and PUBREL when PUBREC is', async () => {
-  const { disk, keeper } = made({ isManual: true })
+test('Persistence: QoS 2 may be sent when it is on disk, and PUBREL when PUBREC is', async () => {
+  const { disk, persistence } = made({ isManual: true })
   const { told, of } = keeping()
-  const keep = new SessionKeep(keeper, 'c', of)
+  const keep = new SessionLog(persistence, 'c', of)
   const one = outgoing(2)
   keep.add(one, true)
   await disk.batch(1)
-  assert(!one.entry!.isSafe)
+  assert(!one.stored!.isSafe)
   disk.end()
   await until('it may be sent', () => told.length === 1)
-  assert(one.entry!.isSafe)
+  assert(one.stored!.isSafe)
   one.received = true
-  one.entry!.received()
+  one.stored!.received()
   await disk.batch(2)
   assert.deepEqual(told, ['pump'])
   disk.end()
@@ -124,30 +128,30 @@ test('Keeper: QoS 2 may be sent when it is on disk, and PUBREL when PUBREC is', 
   assert.equal(decodeEntry(disk.get('entry', pairKey(keep.id, 1))!).message, undefined)
 })
 
-test('Keeper: PUBREL that waited is sent by who forgets the record meanwhile', async () => {
-  const { disk, keeper } = made({ isManual: true })
-  const keep = new SessionKeep(keeper, 'c', keeping().of)
+test('Persistence: PUBREL that waited is sent by who forgets the record meanwhile', async () => {
+  const { disk, persistence } = made({ isManual: true })
+  const keep = new SessionLog(persistence, 'c', keeping().of)
   const one = outgoing(2)
   keep.add(one, true)
   await disk.batch(1)
   disk.end()
-  await until('it is written', () => one.entry!.isSafe)
+  await until('it is written', () => one.stored!.isSafe)
   one.received = true
-  one.entry!.received()
-  assert(one.entry!.isReleasing)
-  one.entry!.forget() // the session ends with its connection from now on
-  assert(!one.entry!.isReleasing)
+  one.stored!.received()
+  assert(one.stored!.isReleasing)
+  one.stored!.forget() // the session ends with its connection from now on
+  assert(!one.stored!.isReleasing)
 })
 
-test('Keeper writes an incoming QoS 2 message and what became of it in one batch, though it waits for QoS 1', async () => {
-  const { disk, keeper } = made()
-  const [from, to] = [keeping().of, keeping().of].map((of, i) => new SessionKeep(keeper, `c${i}`, of))
+test('Persistence writes an incoming QoS 2 message and what became of it in one batch, though it waits for QoS 1', async () => {
+  const { disk, persistence } = made()
+  const [from, to] = [keeping().of, keeping().of].map((of, i) => new SessionLog(persistence, `c${i}`, of))
   for (let unit = 0; unit < 2000; unit++) {
-    keeper.gather()
+    persistence.gather()
     from!.incoming(unit + 1)
     to!.add(outgoing(1), true)
     to!.add(outgoing(2), true)
-    keeper.gathered()
+    persistence.gathered()
   }
   await until('all', () => disk.batches.flat().length === 6000)
   assert(disk.batches.length > 1)
@@ -157,15 +161,15 @@ test('Keeper writes an incoming QoS 2 message and what became of it in one batch
   }
 })
 
-test('Keeper: packet ids follow from the place in the order, over a restart too', () => {
-  const { keeper } = made()
-  const keep = new SessionKeep(keeper, 'c', keeping().of)
+test('Persistence: packet ids follow from the place in the order, over a restart too', () => {
+  const { persistence } = made()
+  const keep = new SessionLog(persistence, 'c', keeping().of)
   const ids = [1, 2, 3].map(() => {
     const one = outgoing(2)
     keep.add(one, false)
     return one.packetId
   })
-  const again = new SessionKeep(keeper, 'c', keeping().of, { id: 1 })
+  const again = new SessionLog(persistence, 'c', keeping().of, { id: 1 })
   const restored = ids.slice(1).map((_, i) => {
     const one = outgoing(2)
     again.restored(one, i + 2)
@@ -177,9 +181,9 @@ test('Keeper: packet ids follow from the place in the order, over a restart too'
   assert.equal(next.packetId, ids[2]! + 1)
 })
 
-test('Keeper: a message for several is written once, and again when its batch failed, whoever had it meanwhile', async () => {
-  const { disk, keeper } = made({ isManual: true })
-  const keeps = ['a', 'b', 'c'].map(id => new SessionKeep(keeper, id, { ...keeping().of, withdraw: () => false }))
+test('Persistence: a message for several is written once, and again when its batch failed, whoever had it meanwhile', async () => {
+  const { disk, persistence } = made({ isManual: true })
+  const keeps = ['a', 'b', 'c'].map(id => new SessionLog(persistence, id, { ...keeping().of, withdraw: () => false }))
   const message = Message.of('t', Buffer.from('x'), { qos: 1 })
   const all = keeps.map(keep => {
     const one = outgoing(1, '', message)
@@ -188,7 +192,7 @@ test('Keeper: a message for several is written once, and again when its batch fa
   })
   await disk.batch(1)
   assert.deepEqual(disk.batches[0], ['message', 'entry', 'entry', 'entry'])
-  all[0]!.entry!.forget() // acknowledged while it is being written
+  all[0]!.stored!.forget() // acknowledged while it is being written
   disk.end(broken)
   await disk.batch(2)
   disk.end()
@@ -199,8 +203,8 @@ test('Keeper: a message for several is written once, and again when its batch fa
   assert.equal(decodeMessage(disk.get('message', key)!, 0).payload.toString(), 'x')
 })
 
-test('Keeper: what cannot be kept is withdrawn and its publisher told; what moves between sessions is tried again', async () => {
-  const { disk, keeper, hub, session, publish } = made({ isManual: true })
+test('Persistence: what cannot be kept is withdrawn and its publisher told; what moves between sessions is tried again', async () => {
+  const { disk, persistence, dispatcher, session, publish } = made({ isManual: true })
   const group = ['a', 'b'].map(id => session(id, '$share/g/t', 1))
   await disk.batch(1)
   disk.end()
@@ -211,9 +215,9 @@ test('Keeper: what cannot be kept is withdrawn and its publisher told; what move
   const [first, second] = group[0]!.queueLength === 1 ? [group[0]!, group[1]!] : [group[1]!, group[0]!]
   await sleep(10)
   disk.end()
-  keeper.gather()
-  hub.end(first) // a clean start, whose CONNACK waits
-  const moved = keeper.gathered()
+  persistence.gather()
+  dispatcher.end(first) // a clean start, whose CONNACK waits
+  const moved = persistence.gathered()
   const refused = publish('t', 'refused')!
   await disk.batch(3)
   disk.end(broken)
@@ -225,26 +229,26 @@ test('Keeper: what cannot be kept is withdrawn and its publisher told; what move
   )
 })
 
-test('Keeper: retained messages of one topic join, and go back together when they cannot be kept', async () => {
-  const { disk, hub, publish } = made({ isManual: true })
+test('Persistence: retained messages of one topic join, and go back together when they cannot be kept', async () => {
+  const { disk, dispatcher, publish } = made({ isManual: true })
   publish('t', 'kept', { retain: true })
   await disk.batch(1)
   disk.end()
   await until('it is written', () => disk.get('retained', textKey('t')) !== undefined)
-  const receipts = ['one', 'two'].map(payload => publish('t', payload, { retain: true })!)
+  const durabilities = ['one', 'two'].map(payload => publish('t', payload, { retain: true })!)
   await disk.batch(2)
-  receipts.push(publish('t', 'three', { retain: true })!)
+  durabilities.push(publish('t', 'three', { retain: true })!)
   assert.deepEqual(disk.batches[1], ['retained'])
   disk.end(broken)
-  await until('all are told', () => receipts.every(({ isOpen, failed }) => !isOpen && failed))
-  assert.equal(hub.retained.get('t')!.payload.toString(), 'kept')
+  await until('all are told', () => durabilities.every(({ isOpen, failed }) => !isOpen && failed))
+  assert.equal(dispatcher.retained.get('t')!.payload.toString(), 'kept')
   await disk.batch(3)
   disk.end()
   await sleep(5)
   assert.equal(decodeMessage(disk.get('retained', textKey('t'))!, 0).payload.toString(), 'kept')
 })
 
-test('Keeper: who clears a topic that is being cleared waits for the same', async () => {
+test('Persistence: who clears a topic that is being cleared waits for the same', async () => {
   const { disk, publish } = made({ isManual: true })
   publish('t', 'kept', { retain: true })
   await disk.batch(1)
@@ -262,15 +266,15 @@ test('Keeper: who clears a topic that is being cleared waits for the same', asyn
 })
 
 test('SessionKeep.changed() is waited for by who asks for it, though it was changed before', async () => {
-  const { disk, keeper } = made({ isManual: true })
-  const keep = new SessionKeep(keeper, 'c', keeping().of)
+  const { disk, persistence } = made({ isManual: true })
+  const keep = new SessionLog(persistence, 'c', keeping().of)
   keep.record = () => Buffer.from('record')
   keep.changed()
-  keeper.gather()
+  persistence.gather()
   keep.changed()
-  const receipt = keeper.gathered()!
+  const durability = persistence.gathered()!
   await disk.batch(1)
-  assert(receipt.isOpen)
+  assert(durability.isOpen)
   disk.end()
-  await until('it is on disk', () => !receipt.isOpen)
+  await until('it is on disk', () => !durability.isOpen)
 })

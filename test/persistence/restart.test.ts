@@ -169,9 +169,9 @@ describe('over a restart', () => {
     }
     await sleep(1100)
     const server = await restart()
-    await until('the short one is over', () => server.broker.sessions.size === 1)
+    await until('the short one is over', () => server.clients.sessions.size === 1)
     assert.deepEqual(
-      server.broker.sessions.all().map(({ clientId }) => clientId),
+      server.clients.sessions.all().map(({ clientId }) => clientId),
       ['long']
     )
   })

@@ -10,11 +10,11 @@ import { TLSSocket } from 'node:tls'
 import bcrypt from 'bcrypt'
 import { decide, type Row } from '../../src/access/acl-rows.js'
 import type { Log } from '../../src/base/log/log.js'
-import { parseConfig } from '../../src/config/config.js'
+import { parseConfig } from '../../src/config/schema.js'
 import { ensureCertificates } from '../../src/net/certificates.js'
 import plugin, { bindQuery } from '../../src/plugins/auth-pgsql.js'
 import { type ClientInfo, Hooks } from '../../src/plugins/hooks.js'
-import { Spaces } from '../../src/store/plugin-storage.js'
+import { PluginStorage } from '../../src/store/plugin-storage.js'
 import { startPostgres } from '../support/postgres.js'
 
 const clientOf = (username: string | undefined, clientId = 'c1', address = '127.0.0.1'): ClientInfo => ({
@@ -309,7 +309,7 @@ async function load(t: TestContext, changes: Record<string, string | undefined> 
     hooks: hooks.scope(plugin.name),
     log,
     path: relative => relative,
-    space: new Spaces().of('auth-pgsql'),
+    space: new PluginStorage().of('auth-pgsql'),
     trouble: why => {
       trouble = why
     }

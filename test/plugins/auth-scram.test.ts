@@ -66,7 +66,7 @@ test('a user comes in with the right password, and CONNACK has the server’s pr
   assert.match(challenge, /,i=4096$/)
   assert.deepEqual([speaker.connack.type, speaker.connack.code], [2, 0])
   assert.equal(dataOf(speaker.connack), scram.expected)
-  assert.equal(running.server.broker.client('c').username, 'lamp')
+  assert.equal(running.server.clients.client('c').username, 'lamp')
   assert.equal((await speaker.publish('secret/x', '', { qos: 1 })).code, 0x87)
 
   const root = await login(t, running, 'root', 'toor', { id: 'r', gs2: 'y,,' })
@@ -101,7 +101,7 @@ test('nobody else comes in, and all refusals are alike', async t => {
   assert.equal(nonceless(a).length, nonceless(known).length)
   await running.server.plugins.reload('auth_scram')
   assert.equal(nonceless((await login(t, running, 'nobody', 'x')).challenge), nonceless(a), 'also after a reload')
-  assert.equal(running.server.broker.clientCount, 0)
+  assert.equal(running.server.clients.clientCount, 0)
 })
 
 test('a client may leave the first word to the server', async t => {

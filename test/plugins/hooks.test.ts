@@ -106,10 +106,10 @@ test('Hooks.converse() says failed when a step throws, is late or answers none o
   const take = () => answers.shift()!() as never
   hooks.scope('a').authenticator('M', () => ({ start: take, next: take, end: () => void ended++ }))
   assert.equal(
-    hooks.converse('m', () => {}),
+    hooks.beginExchange('m', () => {}),
     undefined
   )
-  const talk = hooks.converse('M', () => assert.fail('not gone'))!
+  const talk = hooks.beginExchange('M', () => assert.fail('not gone'))!
   assert.equal(await talk.start(client, undefined, false), 'failed')
   while (answers.length > 0) assert.equal(await talk.next(undefined), 'failed')
   talk.end()
@@ -123,15 +123,15 @@ test('Hooks.release() ends the conversations of its owner, and frees the method'
   hooks.scope('a').authenticator('A', () => conversation)
   hooks.scope('b').authenticator('B', () => conversation)
   const gone: string[] = []
-  const talk = hooks.converse('A', () => gone.push('over'))!
+  const talk = hooks.beginExchange('A', () => gone.push('over'))!
   talk.end()
-  hooks.converse('A', () => gone.push('a'))
-  hooks.converse('B', () => gone.push('b'))
-  assert(hooks.judgesClients)
+  hooks.beginExchange('A', () => gone.push('a'))
+  hooks.beginExchange('B', () => gone.push('b'))
+  assert(hooks.hasAuthenticators)
   hooks.release('a')
   assert.deepEqual(gone, ['a'])
   hooks.scope('c').authenticator('A', () => conversation)
   hooks.release('b')
   hooks.release('c')
-  assert(!hooks.judgesClients)
+  assert(!hooks.hasAuthenticators)
 })

@@ -5,7 +5,7 @@ import { createLog } from '../../src/base/log/log.js'
 import { integer, type Plugin, plugin } from '../../src/plugin.js'
 import { type HookScope, Hooks } from '../../src/plugins/hooks.js'
 import { canonicalName, PluginHost } from '../../src/plugins/host.js'
-import { Spaces } from '../../src/store/plugin-storage.js'
+import { PluginStorage } from '../../src/store/plugin-storage.js'
 import { makeHome, startServer, until } from '../support/server.js'
 
 interface Made {
@@ -44,7 +44,7 @@ function make(t: TestContext, overrides: Partial<Plugin> = {}): Made {
       ownDir: home.path('plugins'),
       path: home.path,
       version: '1.2.3',
-      spaces: new Spaces(),
+      spaces: new PluginStorage(),
       env: {},
       resolve: async name => (name === 'demo' ? (demo as unknown as Plugin) : undefined),
       changed: () => void events.push('changed')
@@ -196,12 +196,12 @@ test('PluginHost.reload() lets nobody in unjudged while the plugin is exchanged'
   await host.load('demo')
   const reloaded = host.reload('demo')
   await until('it has stopped', () => !hooks.has('client.authenticate'))
-  assert(hooks.judgesClients)
+  assert(hooks.hasAuthenticators)
   go()
   await reloaded
   const unloaded = host.unload('demo')
   await until('it has stopped', () => !hooks.has('client.authenticate'))
-  assert(!hooks.judgesClients)
+  assert(!hooks.hasAuthenticators)
   go()
   await unloaded
 })

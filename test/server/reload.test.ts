@@ -8,9 +8,9 @@ import mqtt from 'mqtt'
 import type { BrokerError } from '../../src/base/errors.js'
 import { fileSinks } from '../../src/base/log/files.js'
 import { createLog } from '../../src/base/log/log.js'
-import { brokerSchema } from '../../src/config/broker-options.js'
-import { keysOf } from '../../src/config/config.js'
+import { brokerSchema } from '../../src/config/broker-keys.js'
 import { effectOf, effects, inTable } from '../../src/config/effect.js'
+import { keysOf } from '../../src/config/schema.js'
 import { ensureCertificates } from '../../src/net/certificates.js'
 import type { Report } from '../../src/server/reload.js'
 import { Server } from '../../src/server/server.js'
@@ -493,7 +493,7 @@ test('the limits of a queue count for sessions that are there', async t => {
   await away.subscribeAsync(['a', 'b'], { qos: 1 })
   await away.endAsync()
   const send = async (topic: string, payload: string) =>
-    await server.broker.publish({ topic, payload: Buffer.from(payload), qos: 1, retain: false })
+    await server.clients.publish({ topic, payload: Buffer.from(payload), qos: 1, retain: false })
   for (const i of [1, 2, 3, 4]) await send('a', String(i))
   conf(running, 'mqtt.mqueue.max_length = 3\nmqtt.mqueue.type = priority\nmqtt.mqueue.priority = b=5')
   await admin.call('reload', {})

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import test from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Batch, Store } from '../../src/store/store.js'
-import { type Change, Journal, type Revocable, usualTimes } from '../../src/store/write-queue.js'
+import { type Change, type Revocable, usualTimes, WriteQueue } from '../../src/store/write-queue.js'
 import { until } from '../support/server.js'
 
 /** Batches as they came, each as the names that were put in it. A commit ends when the test says so. */
@@ -49,15 +49,15 @@ function made({ isManual = false, times = {} } = {}) {
   disk.isManual = isManual
   const told: string[] = []
   const events = { failed: () => void told.push('failing'), recovered: () => void told.push('recovered') }
-  const journal = new Journal(disk as unknown as Store, events, { ...usualTimes, retry: 20, ...times })
-  return { disk, told, journal }
+  const queue = new WriteQueue(disk as unknown as Store, events, { ...usualTimes, retry: 20, ...times })
+  return { disk, told, queue }
 }
 
-test('Journal gathers what comes together into one commit, and what comes while it writes into the next', async () => {
-  const { disk, told, journal } = made({ isManual: true })
-  for (const name of ['a', 'b', 'c']) journal.soon(change(name, told))
+test('WriteQueue gathers what comes together into one commit, and what comes while it writes into the next', async () => {
+  const { disk, told, queue } = made({ isManual: true })
+  for (const name of ['a', 'b', 'c']) queue.soon(change(name, told))
   await until('the first batch', () => disk.batches.length === 1)
-  for (const name of ['d', 'e']) journal.soon(change(name, told))
+  for (const name of ['d', 'e']) queue.soon(change(name, told))
   await sleep(10)
   assert.deepEqual(disk.batches, [['a', 'b', 'c']])
   assert.deepEqual(told, [], 'nobody is told before it is on disk')
@@ -67,43 +67,43 @@ test('Journal gathers what comes together into one commit, and what comes while 
   assert.deepEqual(disk.batches[1], ['d', 'e'])
   disk.end()
   await until('its end', () => told.length === 5)
-  assert.deepEqual([journal.commits, journal.written], [2, 5])
+  assert.deepEqual([queue.commits, queue.written], [2, 5])
 })
 
-test('Journal.unlessRevoked() writes what is still needed a moment later, and in its order', async () => {
-  const { disk, told, journal } = made({ times: { grace: 15 } })
+test('WriteQueue.unlessRevoked() writes what is still needed a moment later, and in its order', async () => {
+  const { disk, told, queue } = made({ times: { grace: 15 } })
   const held = ['a', 'b', 'c'].map(name => change(name, told))
-  for (const each of held) journal.unlessRevoked(each)
+  for (const each of held) queue.unlessRevoked(each)
   held[1]!.needed = false
   await sleep(5)
   assert.deepEqual(disk.names, [])
   await until('the others', () => told.length === 2)
   assert.deepEqual(disk.names, ['a', 'c'])
-  assert.equal(journal.spared, 1)
+  assert.equal(queue.spared, 1)
 })
 
-test('Journal.eventually() goes with what somebody waits for, in the order in which they came', async () => {
-  const { disk, told, journal } = made({ times: { lazy: 10_000 } })
-  journal.eventually(change('a', told))
+test('WriteQueue.eventually() goes with what somebody waits for, in the order in which they came', async () => {
+  const { disk, told, queue } = made({ times: { lazy: 10_000 } })
+  queue.eventually(change('a', told))
   await sleep(5)
   assert.deepEqual(disk.names, [])
-  journal.soon(change('b', told))
+  queue.soon(change('b', told))
   await until('both', () => told.length === 2)
   assert.deepEqual(disk.batches, [['a', 'b']])
 })
 
-test('Journal.hasten() has what nobody waited for written soon', async () => {
-  const { told, journal } = made({ times: { lazy: 10_000 } })
-  journal.eventually(change('a', told))
-  journal.hasten()
+test('WriteQueue.hasten() has what nobody waited for written soon', async () => {
+  const { told, queue } = made({ times: { lazy: 10_000 } })
+  queue.eventually(change('a', told))
+  queue.hasten()
   await until('it is written', () => told.length === 1, 1000)
 })
 
-test('Journal ends a batch of many only where it may be cut', async () => {
-  const { disk, told, journal } = made()
+test('WriteQueue ends a batch of many only where it may be cut', async () => {
+  const { disk, told, queue } = made()
   for (let unit = 0; unit < 4; unit++) {
-    journal.mayCut()
-    for (let i = 0; i < 1500; i++) journal.soon(change(`${unit}`, told))
+    queue.mayCut()
+    for (let i = 0; i < 1500; i++) queue.soon(change(`${unit}`, told))
   }
   await until('all', () => told.length === 6000)
   assert.deepEqual(
@@ -113,35 +113,35 @@ test('Journal ends a batch of many only where it may be cut', async () => {
   assert.deepEqual(told, disk.names)
 })
 
-test('Journal: a failed commit fails all, the last one first; it tries again what wants to be, and recovers', async () => {
-  const { disk, told, journal } = made({ isManual: true })
-  journal.soon(change('a', told, true))
-  journal.soon(change('b', told))
+test('WriteQueue: a failed commit fails all, the last one first; it tries again what wants to be, and recovers', async () => {
+  const { disk, told, queue } = made({ isManual: true })
+  queue.soon(change('a', told, true))
+  queue.soon(change('b', told))
   await until('the batch', () => disk.batches.length === 1)
-  journal.soon(change('c', told, true))
-  journal.unlessRevoked(change('d', told, true))
+  queue.soon(change('c', told, true))
+  queue.unlessRevoked(change('d', told, true))
   disk.end(new Error('disk'))
   await until('all are told', () => told.length === 5)
   assert.deepEqual(told.splice(0), ['failing', 'c failed', 'd failed', 'b failed', 'a failed'])
-  assert(journal.isFailing)
+  assert(queue.isFailing)
   await until('the next try', () => disk.batches.length === 2)
   assert.deepEqual(disk.batches[1], ['a', 'd', 'c', 'probe'])
   disk.end()
   await until('they are written', () => told.length === 4)
   assert.deepEqual(told, ['recovered', 'a', 'd', 'c'])
-  assert(!journal.isFailing)
+  assert(!queue.isFailing)
 })
 
-test('Journal keeps what comes from those that are told of a failure', async () => {
-  const { disk, told, journal } = made({ isManual: true })
+test('WriteQueue keeps what comes from those that are told of a failure', async () => {
+  const { disk, told, queue } = made({ isManual: true })
   const first: Change = {
     ...change('a', told),
     failed: () => {
-      journal.soon(change('because a failed', told))
+      queue.soon(change('because a failed', told))
       return false
     }
   }
-  journal.soon(first)
+  queue.soon(first)
   await until('the batch', () => disk.batches.length === 1)
   disk.end(new Error('disk'))
   await until('the next', () => disk.batches.length === 2)
@@ -150,23 +150,23 @@ test('Journal keeps what comes from those that are told of a failure', async () 
   await until('it is written', () => told.includes('because a failed'))
 })
 
-test('Journal.close() writes everything, what is held back and what comes while it does, and closes the store', async () => {
-  const { disk, told, journal } = made({ times: { lazy: 10_000, grace: 10_000 } })
-  journal.eventually(change('a', told))
-  journal.unlessRevoked(change('b', told))
-  journal.soon({ ...change('c', told), committed: () => journal.eventually(change('d', told)) })
-  await journal.close()
+test('WriteQueue.close() writes everything, what is held back and what comes while it does, and closes the store', async () => {
+  const { disk, told, queue } = made({ times: { lazy: 10_000, grace: 10_000 } })
+  queue.eventually(change('a', told))
+  queue.unlessRevoked(change('b', told))
+  queue.soon({ ...change('c', told), committed: () => queue.eventually(change('d', told)) })
+  await queue.close()
   assert.deepEqual(disk.names, ['b', 'a', 'c', 'd'])
   assert(disk.isClosed)
 })
 
-test('Journal.close() does not wait for a disk that cannot be written', async () => {
-  const { disk, told, journal } = made()
+test('WriteQueue.close() does not wait for a disk that cannot be written', async () => {
+  const { disk, told, queue } = made()
   disk.commit = async () => {
     throw new Error('disk')
   }
-  journal.soon(change('a', told, true))
-  await journal.close()
+  queue.soon(change('a', told, true))
+  await queue.close()
   assert.deepEqual(told, ['failing', 'a failed'])
   assert(disk.isClosed)
 })

@@ -1,9 +1,9 @@
-import { Hub, type HubOptions } from '../../src/delivery/dispatcher.js'
-import type { Keeper } from '../../src/persistence/persistence.js'
+import { Dispatcher, type DispatcherOptions } from '../../src/delivery/dispatcher.js'
+import type { Persistence } from '../../src/persistence/persistence.js'
 
-/** A hub without limits. */
-export const hubOf = (options: Partial<HubOptions> = {}, keeper?: Keeper): Hub =>
-  new Hub(
+/** A dispatcher without limits. */
+export const dispatcherOf = (options: Partial<DispatcherOptions> = {}, persistence?: Persistence): Dispatcher =>
+  new Dispatcher(
     {
       shareStrategy: 'round_robin',
       maxRetained: 0,
@@ -13,5 +13,5 @@ export const hubOf = (options: Partial<HubOptions> = {}, keeper?: Keeper): Hub =
       retainExpiry: 0,
       ...options
     },
-    keeper
+    persistence
   )

@@ -1,26 +1,26 @@
 /** Whom sessions tell and ask, with a clock that a test turns. */
 
-import type { Watched } from '../../src/base/timer-wheel.js'
+import type { WheelItem } from '../../src/base/timer-wheel.js'
 import type { Session, SessionHost } from '../../src/delivery/session/session.js'
 
 const tickMs = 100
 
 export class Host implements SessionHost {
-  readonly watched = new Set<Watched>()
+  readonly watched = new Set<WheelItem>()
   /** `high`, `low`, `loses`, `ended`. */
   readonly told: string[] = []
   readonly wheel = {
     tick: 0,
     tickMs,
-    watch: (item: Watched): void => void this.watched.add(item),
-    forget: (item: Watched): void => void this.watched.delete(item)
+    watch: (item: WheelItem): void => void this.watched.add(item),
+    forget: (item: WheelItem): void => void this.watched.delete(item)
   }
 
   queueIsHigh(_: Session, isHigh: boolean): void {
     this.told.push(isHigh ? 'high' : 'low')
   }
 
-  loses(): void {
+  drops(): void {
     this.told.push('loses')
   }
 

@@ -7,7 +7,7 @@
 import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import { createStream, type RotatingFileStream } from 'rotating-file-stream'
-import type { LogOptions } from '../../config/broker-options.js'
+import type { LogOptions } from '../../config/broker-keys.js'
 import type { Level, Sink } from './log.js'
 
 /** Milliseconds that a line may wait for others. */

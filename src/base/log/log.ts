@@ -41,7 +41,7 @@ export interface LogRoot extends Log {
   /** How many equal lines about one client a second are written; 0 is all. */
   limitRepeats(perSecond: number): void
   /** Puts others in place of the sinks that it was made with, and closes those; levels that were set are forgotten. */
-  use(sinks: readonly Sink[]): Promise<void>
+  replaceSinks(sinks: readonly Sink[]): Promise<void>
   /** Closes every sink. */
   close(): Promise<void>
 }
@@ -123,7 +123,7 @@ export function createLog(...given: Sink[]): LogRoot {
         void sink.close?.()
       }
     },
-    async use(next) {
+    async replaceSinks(next) {
       const old = own
       own = next
       chosen.clear()

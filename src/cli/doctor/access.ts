@@ -3,12 +3,12 @@ import { isIP } from 'node:net'
 import { AdminClient } from '../../admin/client.js'
 import { version } from '../../base/home.js'
 import { createLog } from '../../base/log/log.js'
-import { type ListenerOptions, listenersOf } from '../../config/broker-options.js'
+import { type ListenerOptions, listenersOf } from '../../config/broker-keys.js'
 import { showAddress, within } from '../../config/values.js'
 import { Hooks } from '../../plugins/hooks.js'
 import { PluginHost, pluginPaths } from '../../plugins/host.js'
-import { Spaces } from '../../store/plugin-storage.js'
-import { type Check, type Finding, needsConfig, type Scene } from './finding.js'
+import { PluginStorage } from '../../store/plugin-storage.js'
+import { type Check, type DoctorContext, type Finding, needsConfig } from './finding.js'
 
 const loopback = within([
   { address: '127.0.0.0', prefix: 8, family: 'ipv4' },
@@ -17,14 +17,14 @@ const loopback = within([
 const isOpen = ({ bind: { host } }: ListenerOptions): boolean =>
   host === undefined || !(host === 'localhost' || (isIP(host) !== 0 && loopback(host)))
 
-export const access: Check = scene => {
-  if (scene.settings === undefined) return [needsConfig('access')]
-  const { allowAnonymous, aclNomatch } = scene.settings.options.mqtt
-  const listeners = listenersOf(scene.settings.options)
+export const access: Check = context => {
+  if (context.settings === undefined) return [needsConfig('access')]
+  const { allowAnonymous, aclNomatch } = context.settings.options.mqtt
+  const listeners = listenersOf(context.settings.options)
   const open = listeners.filter(isOpen)
   const named = (all: readonly ListenerOptions[]): string =>
     all.map(l => `${l.transport}:${l.name} (${showAddress(l.bind)})`).join(', ')
-  const judges = hostOf(scene, createLog())
+  const judges = hostOf(context, createLog())
     .remembered()
     .filter(name => name.startsWith('auth-'))
   const findings: Finding[] = []
@@ -85,15 +85,15 @@ export const access: Check = scene => {
 }
 
 /** Their backends: a running broker knows; else each is started, asked and stopped again. */
-export const plugins: Check = async scene => {
-  if (scene.settings === undefined) return [needsConfig('plugins')]
+export const plugins: Check = async context => {
+  if (context.settings === undefined) return [needsConfig('plugins')]
   const why = 'without its backend a plugin refuses whom it would judge'
   const warnings: string[] = []
   const log = createLog({ level: 'warning', format: 'text', write: line => void warnings.push(line.trim()) })
-  const host = hostOf(scene, log)
+  const host = hostOf(context, log)
   const remembered = host.remembered()
   if (remembered.length === 0) return [{ check: 'plugins', verdict: 'ok', found: 'none is loaded', why }]
-  const conf = (name: string): string => scene.near(host.conf(name))
+  const conf = (name: string): string => context.near(host.conf(name))
   const mendOf = (name: string): string[] => [
     `mend what ${conf(name)} says or its backend, then: broker-ctl plugins reload ${name.replaceAll('-', '_')}`
   ]
@@ -102,8 +102,8 @@ export const plugins: Check = async scene => {
       ? { check: name, verdict: 'ok', found: 'works', why }
       : { check: name, verdict: 'error', found: trouble, why, mend: mendOf(name) }
 
-  if (scene.broker.is === 'answering') {
-    const list = await new AdminClient(scene.home.adminSocket, 1000).call('plugins list', {})
+  if (context.broker.is === 'answering') {
+    const list = await new AdminClient(context.home.adminSocket, 1000).call('plugins list', {})
     return remembered.map(name => {
       const info = list.find(each => each.name.replaceAll('_', '-') === name)
       if (info?.active === true) return result(name, info.trouble)
@@ -121,11 +121,11 @@ export const plugins: Check = async scene => {
   ]
 }
 
-function hostOf({ settings, home }: Scene, log: ReturnType<typeof createLog>): PluginHost {
+function hostOf({ settings, home }: DoctorContext, log: ReturnType<typeof createLog>): PluginHost {
   return new PluginHost(
     {
       ...pluginPaths(home.path, settings!.options.mqtt.plugins),
-      spaces: new Spaces(),
+      spaces: new PluginStorage(),
       version,
       env: process.env,
       changed: () => {}

@@ -3,21 +3,21 @@ import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { messageOf } from '../../base/errors.js'
-import { listenersOf, type TlsOptions } from '../../config/broker-options.js'
+import { listenersOf, type TlsOptions } from '../../config/broker-keys.js'
 import { certificateDaysLeft } from '../../net/certificates.js'
-import { type Check, type Finding, needsConfig, type Scene } from './finding.js'
+import { type Check, type DoctorContext, type Finding, needsConfig } from './finding.js'
 
 const soonDays = 30
 
-export const certificates: Check = scene => {
-  if (scene.settings === undefined) return [needsConfig('certificates')]
-  const tls = listenersOf(scene.settings.options).flatMap(l => (l.tls === undefined ? [] : [l.tls]))
+export const certificates: Check = context => {
+  if (context.settings === undefined) return [needsConfig('certificates')]
+  const tls = listenersOf(context.settings.options).flatMap(l => (l.tls === undefined ? [] : [l.tls]))
   const pairs = new Map(tls.map(t => [`${t.certfile}\n${t.keyfile}`, t]))
   const authorities = new Set(tls.flatMap(t => (t.cacertfile === undefined ? [] : [t.cacertfile])))
-  return [...[...pairs.values()].map(t => pair(t, scene)), ...[...authorities].map(file => authority(file, scene))]
+  return [...[...pairs.values()].map(t => pair(t, context)), ...[...authorities].map(file => authority(file, context))]
 }
 
-function pair({ certfile, keyfile }: TlsOptions, { home, near, host }: Scene): Finding {
+function pair({ certfile, keyfile }: TlsOptions, { home, near, host }: DoctorContext): Finding {
   const file = home.path(certfile)
   const keyFile = home.path(keyfile)
   const check = near(file)
@@ -44,7 +44,7 @@ function pair({ certfile, keyfile }: TlsOptions, { home, near, host }: Scene): F
   return dates(certificate, check, why, host.now(), renewal(ours, home.certs))
 }
 
-function authority(cacertfile: string, { home, near, host }: Scene): Finding {
+function authority(cacertfile: string, { home, near, host }: DoctorContext): Finding {
   const file = home.path(cacertfile)
   const check = near(file)
   const why = 'clients whose certificates it issued are refused without it'
@@ -81,8 +81,8 @@ const renewal = (ours: boolean, dir: string): string[] =>
 const anyPem = (dir: string): boolean => existsSync(dir) && readdirSync(dir).some(name => name.endsWith('.pem'))
 
 /** Keys, and configuration with passwords, that other users of the host can read. */
-export const secrets: Check = scene => {
-  const { home, near, settings } = scene
+export const secrets: Check = context => {
+  const { home, near, settings } = context
   const keys = new Set<string>()
   if (existsSync(home.certs)) {
     for (const name of readdirSync(home.certs)) if (/key.*\.pem$|\.key$/.test(name)) keys.add(join(home.certs, name))

@@ -2,14 +2,14 @@
 import { accessSync, constants, existsSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { messageOf } from '../../base/errors.js'
-import { bytes, type Check, type Finding, type Scene, sizeOf } from './finding.js'
+import { bytes, type Check, type DoctorContext, type Finding, sizeOf } from './finding.js'
 import { store } from './store.js'
 
 const little = 100 * 1024 ** 2
 const enough = 1024 ** 3
 
-export const disk: Check = async scene => {
-  const { home, settings } = scene
+export const disk: Check = async context => {
+  const { home, settings } = context
   const log = settings?.options.log
   const logDir = dirname(home.path(log?.console.file ?? 'log/broker.log'))
   // What the rotation lets the files grow to, the current one included.
@@ -20,14 +20,14 @@ export const disk: Check = async scene => {
       ? undefined
       : home.path(kept.dir)
   return [
-    await room(home.data, 'the store, and what is remembered over a restart, cannot be written', 0, scene),
-    await room(logDir, 'a log that cannot be written tells nothing', Math.max(0, logsMax - sizeOf(logDir)), scene),
-    ...(elsewhere === undefined ? [] : [await room(elsewhere, 'the store cannot be written', 0, scene)]),
-    ...(await store(scene))
+    await room(home.data, 'the store, and what is remembered over a restart, cannot be written', 0, context),
+    await room(logDir, 'a log that cannot be written tells nothing', Math.max(0, logsMax - sizeOf(logDir)), context),
+    ...(elsewhere === undefined ? [] : [await room(elsewhere, 'the store cannot be written', 0, context)]),
+    ...(await store(context))
   ]
 }
 
-async function room(dir: string, why: string, growth: number, { host, near }: Scene): Promise<Finding> {
+async function room(dir: string, why: string, growth: number, { host, near }: DoctorContext): Promise<Finding> {
   const check = `${near(dir)}/`
   let at = dir
   while (!existsSync(at)) at = dirname(at)

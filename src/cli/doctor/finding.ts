@@ -3,7 +3,7 @@ import { readdirSync, type StatsFs, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Home } from '../../base/home.js'
 import type { Settings } from '../../server/settings.js'
-import type { Pong } from '../daemon.js'
+import type { Pong } from '../pm2/host.js'
 
 /** From harmless to grave; `unknown` is what cannot be told here, and counts for nothing. */
 export const verdicts = ['ok', 'unknown', 'warning', 'error'] as const
@@ -31,7 +31,7 @@ export interface Host {
   now(): Date
 }
 
-export interface Scene {
+export interface DoctorContext {
   readonly home: Home
   readonly host: Host
   /** Undefined when the configuration is not valid. */
@@ -49,7 +49,7 @@ export type BrokerState =
   | { readonly is: 'closed'; readonly why: string }
   | { readonly is: 'stopped' }
 
-export type Check = (scene: Scene) => Promise<readonly Finding[]> | readonly Finding[]
+export type Check = (context: DoctorContext) => Promise<readonly Finding[]> | readonly Finding[]
 
 /** What a check needs of a configuration that is not valid. */
 export const needsConfig = (check: string): Finding => ({

@@ -5,31 +5,31 @@
  */
 import { freemem, totalmem } from 'node:os'
 import { getHeapStatistics } from 'node:v8'
-import { listenersOf } from '../../config/broker-options.js'
-import { bytes, type Check, type Finding, type Host, needsConfig, type Scene } from './finding.js'
+import { listenersOf } from '../../config/broker-keys.js'
+import { bytes, type Check, type DoctorContext, type Finding, type Host, needsConfig } from './finding.js'
 
 /** Beside the clients: the listeners, the log, plugins' connections, the store. */
 const ownFiles = 100
 /** Memory of a client that is connected and silent. */
 const bytesPerClient = 13 * 1024
 
-export const limits: Check = async scene => {
-  if (scene.settings === undefined) return [needsConfig('limits')]
-  const { host } = scene
-  const listeners = listenersOf(scene.settings.options)
+export const limits: Check = async context => {
+  if (context.settings === undefined) return [needsConfig('limits')]
+  const { host } = context
+  const listeners = listenersOf(context.settings.options)
   const clients = listeners.reduce((sum, l) => sum + l.maxClients, 0)
-  const files = await openFiles(scene)
+  const files = await openFiles(context)
   const reachable = Math.min(clients, Math.max(1, (files ?? Number.POSITIVE_INFINITY) - ownFiles))
   const plan = {
     clients: reachable,
     backlog: Math.max(...listeners.map(l => l.backlog)),
-    packet: scene.settings.options.mqtt.maxPacketSize,
+    packet: context.settings.options.mqtt.maxPacketSize,
     ports: listeners.map(l => l.bind.port)
   }
   return [openFilesFinding(files, clients, host), ...(await kernel(plan, host)), memory(plan.clients, host)]
 }
 
-async function openFiles({ host, broker }: Scene): Promise<number | undefined> {
+async function openFiles({ host, broker }: DoctorContext): Promise<number | undefined> {
   // Node raises the soft limit to the hard one when it starts, so ours is what a broker from here would have.
   const pid = broker.is === 'answering' ? broker.pong.pid : 'self'
   const text =

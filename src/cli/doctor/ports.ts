@@ -1,20 +1,20 @@
 /** The ports of the listeners: open where the broker runs, else whether it could open them. */
 import { createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { apisOf, type ListenerOptions, listenersOf } from '../../config/broker-options.js'
+import { apisOf, type ListenerOptions, listenersOf } from '../../config/broker-keys.js'
 import { showAddress } from '../../config/values.js'
-import { whoListens } from '../../net/port-owner.js'
-import { type Check, type Finding, needsConfig, type Scene } from './finding.js'
+import { portOwner } from '../../net/port-owner.js'
+import { type Check, type DoctorContext, type Finding, needsConfig } from './finding.js'
 
 /** Where many processes run, looking through their files takes longer than anybody waits for. */
 const holderMs = 1200
 
-export const ports: Check = async scene => {
-  if (scene.settings === undefined) return [needsConfig('ports')]
-  const { options } = scene.settings
+export const ports: Check = async context => {
+  if (context.settings === undefined) return [needsConfig('ports')]
+  const { options } = context.settings
   return await Promise.all([
-    ...listenersOf(options).map(l => port(l, scene)),
-    ...apisOf(options).map(async l => milder(await port({ ...l, transport: 'api' }, scene)))
+    ...listenersOf(options).map(l => port(l, context)),
+    ...apisOf(options).map(async l => milder(await port({ ...l, transport: 'api' }, context)))
   ])
 }
 
@@ -29,7 +29,7 @@ interface Door extends Pick<ListenerOptions, 'name' | 'bind'> {
   readonly transport: string
 }
 
-async function port({ transport, name, bind }: Door, { broker, host }: Scene): Promise<Finding> {
+async function port({ transport, name, bind }: Door, { broker, host }: DoctorContext): Promise<Finding> {
   const check = `${transport}:${name}`
   const where = showAddress(bind)
   const why = 'a listener that cannot open its port stops the start of the broker'
@@ -64,7 +64,7 @@ async function port({ transport, name, bind }: Door, { broker, host }: Scene): P
   const key = `listener.${transport}.${name}`
   switch (failure) {
     case 'EADDRINUSE': {
-      const holder = await Promise.race([whoListens(bind.port), sleep(holderMs, undefined, { ref: false })])
+      const holder = await Promise.race([portOwner(bind.port), sleep(holderMs, undefined, { ref: false })])
       const pid = /\(pid (\d+)\)/.exec(holder ?? '')?.[1]
       return {
         check,

@@ -5,7 +5,7 @@ import { version } from '../../base/home.js'
 import { holderOf } from '../../base/lock.js'
 import { wordOf } from '../failure.js'
 import { lastLines } from '../logs.js'
-import type { Check, Finding, Scene } from './finding.js'
+import type { Check, DoctorContext, Finding } from './finding.js'
 
 export const configuration: Check = ({ problems, home }) => [
   problems === undefined
@@ -18,9 +18,14 @@ const refused = 'a broker with a wrong configuration does not start'
 /** Less than a check has. */
 const alarmsMs = 1000
 
-export const running: Check = async scene => [broker(scene), ...(await alarms(scene)), keeper(scene), ...crash(scene)]
+export const running: Check = async context => [
+  broker(context),
+  ...(await alarms(context)),
+  keeper(context),
+  ...crash(context)
+]
 
-function broker({ broker, home, host }: Scene): Finding {
+function broker({ broker, home, host }: DoctorContext): Finding {
   const check = 'broker'
   const why = 'whether it runs and answers'
   switch (broker.is) {
@@ -51,7 +56,7 @@ function broker({ broker, home, host }: Scene): Finding {
   }
 }
 
-async function alarms({ broker, home }: Scene): Promise<Finding[]> {
+async function alarms({ broker, home }: DoctorContext): Promise<Finding[]> {
   if (broker.is !== 'answering') return []
   const check = 'alarms'
   const why = 'what the broker says that somebody should see to'
@@ -64,7 +69,7 @@ async function alarms({ broker, home }: Scene): Promise<Finding[]> {
   ]
 }
 
-function keeper({ broker, home, host }: Scene): Finding {
+function keeper({ broker, home, host }: DoctorContext): Finding {
   const check = 'pm2'
   const why = 'it starts a broker again that has died'
   const pid = holderOf(home.pm2Lock)
@@ -100,7 +105,7 @@ function restarts(log: string): string[] {
   return [...log.matchAll(/^(\S+): PM2 log: App \[broker:\d+\] will restart/gm)].map(([, at]) => at!.replace('T', ' '))
 }
 
-function crash({ home, settings, near, host }: Scene): Finding[] {
+function crash({ home, settings, near, host }: DoctorContext): Finding[] {
   if (settings === undefined) return []
   const file = home.path(settings.options.log.crash.file)
   const check = near(file)

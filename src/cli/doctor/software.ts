@@ -4,7 +4,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { messageOf } from '../../base/errors.js'
 import { packageRoot } from '../../base/home.js'
-import type { Check, Finding, Scene } from './finding.js'
+import type { Check, DoctorContext, Finding } from './finding.js'
 
 interface Manifest {
   readonly version: string
@@ -101,9 +101,9 @@ export async function loads(name: string): Promise<Finding> {
 }
 
 /** No certificate is valid and no token is in force on a host that thinks it is 1970. */
-export const clock: Check = async scene => [sane(scene), await synchronised(scene)]
+export const clock: Check = async context => [sane(context), await synchronised(context)]
 
-function sane({ host, home, near }: Scene): Finding {
+function sane({ host, home, near }: DoctorContext): Finding {
   const now = host.now()
   const found = now.toISOString().replace('T', ' ').slice(0, 19)
   const why = 'certificates, expiries of sessions and messages, and the log go by it'
@@ -119,7 +119,7 @@ function sane({ host, home, near }: Scene): Finding {
   return { check: 'clock', verdict: 'warning', found: `${found} UTC, but ${near(later)} is from the future`, why, mend }
 }
 
-async function synchronised({ host }: Scene): Promise<Finding> {
+async function synchronised({ host }: DoctorContext): Promise<Finding> {
   const check = 'time service'
   const why = 'a clock that nobody corrects drifts by seconds a day'
   if (host.platform !== 'linux') {

@@ -3,12 +3,12 @@ import { existsSync, readdirSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { lastBackup } from '../../store/maintenance.js'
 import { dataFile, restoredFile } from '../../store/open.js'
-import { bytes, type Finding, needsConfig, type Scene, sizeOf } from './finding.js'
+import { bytes, type DoctorContext, type Finding, needsConfig, sizeOf } from './finding.js'
 
 const why = 'sessions, queues and retained messages that outlive a restart'
 
-export async function store(scene: Scene): Promise<Finding[]> {
-  const { home, settings, near } = scene
+export async function store(context: DoctorContext): Promise<Finding[]> {
+  const { home, settings, near } = context
   if (settings === undefined) return [needsConfig('store')]
   const { type, dir, sync, syncInterval } = settings.options.store
   if (type === 'memory') {
@@ -19,14 +19,14 @@ export async function store(scene: Scene): Promise<Finding[]> {
   const check = near(dataFile(directory))
   const lost = `${syncInterval / 1000} s`
   return [
-    await file(check, directory, scene),
+    await file(check, directory, context),
     synced(sync, lost),
-    ...aside(directory, scene),
-    ...(existsSync(dataFile(directory)) ? [backup(directory, scene)] : [])
+    ...aside(directory, context),
+    ...(existsSync(dataFile(directory)) ? [backup(directory, context)] : [])
   ]
 }
 
-async function file(check: string, directory: string, { host }: Scene): Promise<Finding> {
+async function file(check: string, directory: string, { host }: DoctorContext): Promise<Finding> {
   const size = statSync(dataFile(directory), { throwIfNoEntry: false })?.size
   const restored = existsSync(restoredFile(directory)) ? '; the next start takes a backup in its place' : ''
   if (size === undefined) return { check, verdict: 'ok', found: `nothing is stored yet${restored}`, why }
@@ -59,7 +59,7 @@ function synced(sync: 'commit' | 'interval' | 'off', lost: string): Finding {
 }
 
 /** Stores that were put aside stay until somebody removes them. */
-function aside(directory: string, { near }: Scene): Finding[] {
+function aside(directory: string, { near }: DoctorContext): Finding[] {
   const parent = dirname(directory)
   const names = existsSync(parent) ? readdirSync(parent).sort() : []
   const of = (kind: string): { text: string; mend: string[] } | undefined => {
@@ -89,7 +89,7 @@ function aside(directory: string, { near }: Scene): Finding[] {
   return findings
 }
 
-function backup(directory: string, { host }: Scene): Finding {
+function backup(directory: string, { host }: DoctorContext): Finding {
   const check = 'last backup'
   const why = 'what a lost disk would cost; a copy that was made otherwise is not known here'
   const last = lastBackup(directory)

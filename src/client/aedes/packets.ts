@@ -1,6 +1,6 @@
 /**
  * What aedes is handed of a client's packets: always MQTT 3.1.1, whatever the client speaks,
- * and only as much as aedes decides over. The rest stays with the front.
+ * and only as much as aedes decides over. The rest stays with the channel.
  */
 import { type Connect, packet, type Subscribe } from '../../wire/packets.js'
 import { sized } from '../../wire/properties.js'

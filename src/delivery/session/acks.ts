@@ -3,7 +3,7 @@
  * [MQTT-4.6.0-2], [MQTT-4.6.0-3]: one that waits for the disk holds up those behind it.
  */
 import type { Outbox } from '../../net/outbox.js'
-import type { Receipt } from '../../persistence/persistence.js'
+import type { Durability } from '../../persistence/persistence.js'
 import { ackWithReason } from '../../wire/packets.js'
 import { Reason, type ReasonCode } from '../../wire/reason-codes.js'
 
@@ -11,7 +11,7 @@ import { Reason, type ReasonCode } from '../../wire/reason-codes.js'
 export type AckHeader = 0x40 | 0x50
 
 interface Pending {
-  readonly receipt: Receipt | undefined
+  readonly durability: Durability | undefined
   readonly header: AckHeader
   readonly packetId: number
   readonly reason: ReasonCode
@@ -45,11 +45,11 @@ export class Acks {
     })
   }
 
-  /** @param receipt undefined: nothing has to be kept for it. */
-  add(receipt: Receipt | undefined, header: AckHeader, packetId: number, reason: ReasonCode): void {
-    if (this.length === 0 && receipt?.isOpen !== true) return this.#write(receipt, header, packetId, reason)
-    this.#pending.push({ receipt, header, packetId, reason })
-    if (receipt !== undefined) receipt.settled = this
+  /** @param durability undefined: nothing has to be kept for it. */
+  add(durability: Durability | undefined, header: AckHeader, packetId: number, reason: ReasonCode): void {
+    if (this.length === 0 && durability?.isOpen !== true) return this.#write(durability, header, packetId, reason)
+    this.#pending.push({ durability, header, packetId, reason })
+    if (durability !== undefined) durability.settled = this
   }
 
   #count(header: AckHeader): void {
@@ -57,12 +57,12 @@ export class Acks {
     else this.#out.metrics.pubrecSent++
   }
 
-  receiptSettled(): void {
+  durabilitySettled(): void {
     while (this.#head < this.#pending.length) {
-      const { receipt, header, packetId, reason } = this.#pending[this.#head]!
-      if (receipt?.isOpen) break
+      const { durability, header, packetId, reason } = this.#pending[this.#head]!
+      if (durability?.isOpen) break
       this.#head++
-      this.#write(receipt, header, packetId, reason)
+      this.#write(durability, header, packetId, reason)
     }
     if (this.#head === this.#pending.length || this.#head > 1024) {
       this.#pending = this.#pending.slice(this.#head)
@@ -73,8 +73,8 @@ export class Acks {
     this.#roomy = undefined
   }
 
-  #write(receipt: Receipt | undefined, header: AckHeader, packetId: number, reason: ReasonCode): void {
-    if (receipt?.failed) {
+  #write(durability: Durability | undefined, header: AckHeader, packetId: number, reason: ReasonCode): void {
+    if (durability?.failed) {
       if (header === 0x50) this.#refused(packetId)
       // MQTT 3 has no word for it: the message stays unacknowledged, and is the client's to send again.
       if (!this.#isVersion5) return

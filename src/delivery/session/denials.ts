@@ -1,13 +1,13 @@
 /** The last filters that a client asked for and did not get: made when there is a first one. */
-interface Refusal {
+interface Denial {
   readonly at: number
   readonly why: string
 }
 
 const remembered = 10
 
-export class Refusals implements Iterable<[filter: string, refusal: Refusal]> {
-  readonly #last = new Map<string, Refusal>()
+export class Denials implements Iterable<[filter: string, refusal: Denial]> {
+  readonly #last = new Map<string, Denial>()
 
   note(filter: string, why: string): void {
     const last = this.#last
@@ -22,7 +22,7 @@ export class Refusals implements Iterable<[filter: string, refusal: Refusal]> {
   }
 
   /** The oldest first. */
-  [Symbol.iterator](): Iterator<[filter: string, refusal: Refusal]> {
+  [Symbol.iterator](): Iterator<[filter: string, refusal: Denial]> {
     return this.#last.entries()
   }
 }

@@ -3,7 +3,7 @@
  * back nearly so, so a small table that is a window onto them does what a hash map
  * does at several times the cost.
  */
-import type { Entry } from '../../persistence/persistence.js'
+import type { StoredDelivery } from '../../persistence/persistence.js'
 import type { Message } from '../message.js'
 import type { ShareGroup } from '../router.js'
 import type { Session } from './session.js'
@@ -28,7 +28,7 @@ export class Outgoing {
   /** PUBREC came: the message is the client's, and only PUBREL is sent again [MQTT-4.3.3-1]. */
   received = false
   /** Its record in the store, where the session is a stored one. */
-  entry: Entry | undefined = undefined
+  stored: StoredDelivery | undefined = undefined
 
   constructor(
     message: Message,

@@ -72,18 +72,18 @@ class Ring {
 
 /** All that has one priority, in the order in which it came. */
 class Lane {
-  readonly zero = new Ring()
-  readonly sure = new Ring()
+  readonly qos0 = new Ring()
+  readonly qos12 = new Ring()
 
   get length(): number {
-    return this.zero.length + this.sure.length
+    return this.qos0.length + this.qos12.length
   }
 
   shift(): Outgoing | undefined {
-    const { zero, sure } = this
-    if (zero.length === 0) return sure.shift()
-    if (sure.length === 0 || zero.first!.order < sure.first!.order) return zero.shift()
-    return sure.shift()
+    const { qos0, qos12 } = this
+    if (qos0.length === 0) return qos12.shift()
+    if (qos12.length === 0 || qos0.first!.order < qos12.first!.order) return qos0.shift()
+    return qos12.shift()
   }
 }
 
@@ -128,7 +128,7 @@ export class MQueue {
   }
 
   /** Other limits for what there is as well; what a queue that is now too long loses is returned. */
-  use(maxLength: number, priorities?: Priorities): Outgoing[] {
+  reconfigure(maxLength: number, priorities?: Priorities): Outgoing[] {
     if (maxLength === this.#maxLength && priorities === undefined && this.#priorities === undefined) return []
     const items: Outgoing[] = []
     for (let item = this.shift(); item !== undefined; item = this.shift()) items.push(item)
@@ -152,9 +152,9 @@ export class MQueue {
     item.order = this.#pushed++ // until it is sent
     const lane = this.#lanes[rank]!
     if (item.qos === 0) {
-      lane.zero.push(item)
+      lane.qos0.push(item)
       this.length0++
-    } else lane.sure.push(item)
+    } else lane.qos12.push(item)
     this.length++
     return lost
   }
@@ -169,15 +169,15 @@ export class MQueue {
   }
 
   each(what: (item: Outgoing) => void): void {
-    for (const { zero, sure } of this.#lanes) {
-      zero.each(what)
-      sure.each(what)
+    for (const { qos0, qos12 } of this.#lanes) {
+      qos0.each(what)
+      qos12.each(what)
     }
   }
 
   /** False when it does not wait here. */
   remove(item: Outgoing): boolean {
-    const was = this.#lanes.some(({ zero, sure }) => (item.qos === 0 ? zero : sure).remove(item))
+    const was = this.#lanes.some(({ qos0, qos12 }) => (item.qos === 0 ? qos0 : qos12).remove(item))
     if (was) this.#taken(item)
     return was
   }
@@ -193,8 +193,8 @@ export class MQueue {
     this.dropped++
     let lowest = this.#lanes.length - 1
     while (this.#lanes[lowest]!.length === 0) lowest--
-    const { zero, sure } = this.#lanes[lowest]!
-    if (rank > lowest || (rank === lowest && item.qos === 0 && zero.length === 0)) return item
-    return this.#taken((zero.shift() ?? sure.shift())!)
+    const { qos0, qos12 } = this.#lanes[lowest]!
+    if (rank > lowest || (rank === lowest && item.qos === 0 && qos0.length === 0)) return item
+    return this.#taken((qos0.shift() ?? qos12.shift())!)
   }
 }

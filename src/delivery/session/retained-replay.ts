@@ -4,7 +4,7 @@
  */
 import type { Outgoing } from './inflight.js'
 
-export class Feed {
+export class RetainedReplay {
   readonly #source: Iterator<Outgoing>
   /** Topics retained anew meanwhile, whose message is in the queue: the client gets that one, once. */
   readonly #overtaken = new Set<string>()

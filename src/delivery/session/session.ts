@@ -7,20 +7,20 @@
  * else's: to it QoS 0 is dropped first, and counted.
  */
 
-import type { DeadlineWheel, Watched } from '../../base/timer-wheel.js'
+import type { TimerWheel, WheelItem } from '../../base/timer-wheel.js'
 import { Metrics } from '../../observe/metrics.js'
-import type { Keeping, Receipt, SessionKeep } from '../../persistence/persistence.js'
+import type { Durability, LoggedSession, SessionLog } from '../../persistence/persistence.js'
 import type { QoS } from '../../wire/frame.js'
 import { protocolError } from '../../wire/reason-codes.js'
 import type { Message } from '../message.js'
 import type { ShareGroup, Subscription } from '../router.js'
-import { Refusals } from './denials.js'
-import { type LossCause, Losses } from './drops.js'
+import { Denials } from './denials.js'
+import { type DropCause, Drops } from './drops.js'
 import { Inflight, Outgoing } from './inflight.js'
 import type { Link } from './link.js'
 import { publishLength, writePublish } from './mqtt-link.js'
 import { MQueue, type Priorities } from './mqueue.js'
-import { Feed } from './retained-replay.js'
+import { RetainedReplay } from './retained-replay.js'
 import { forgetUnreleased, notSent, retry, shorter } from './retry.js'
 
 export interface SessionLimits {
@@ -43,27 +43,27 @@ export interface SessionLimits {
 
 /** What the sessions need of whoever has them. */
 export interface SessionHost {
-  readonly wheel: Pick<DeadlineWheel, 'tick' | 'tickMs' | 'watch' | 'forget'>
+  readonly wheel: Pick<TimerWheel, 'tick' | 'tickMs' | 'watch' | 'forget'>
   /** A queue went over the high watermark, or is down at the low one. */
   queueIsHigh(session: Session, isHigh: boolean): void
   /** A connected client has missed a message; not told again before hearLosses(). */
-  loses(session: Session): void
+  drops(session: Session): void
   ended(session: Session): void
 }
 
 /** More than a queue has: a small integer, which costs nothing to compare. */
 const never = 0x3fffffff
 
-export class Session implements Watched, Keeping {
+export class Session implements WheelItem, LoggedSession {
   readonly clientId: string
   readonly createdAt: Date
   readonly subscriptions = new Map<string, Subscription<Session>>()
   /** Packet ids of QoS 2 messages that came in and were not yet released [MQTT-4.3.3-2], and the wheel's tick then. */
   readonly awaitingRel = new Map<number, number>()
   /** What a publisher waits for of those, while it does: one that is sent again is not acknowledged before. */
-  receipts: Map<number, Receipt> | undefined
+  durabilities: Map<number, Durability> | undefined
   /** Where what it has is stored; undefined for a session that ends with its connection, or where nothing is. */
-  keep: SessionKeep | undefined
+  sessionLog: SessionLog | undefined
   #limits: SessionLimits
   readonly #host: SessionHost | undefined
   readonly #wheel: SessionHost['wheel'] | undefined
@@ -75,7 +75,7 @@ export class Session implements Watched, Keeping {
   readonly #inflight = new Inflight()
   /** Under way since before this connection, to be sent again as the window allows; the last one first. */
   #resend: Outgoing[] = []
-  #feeds: Feed[] = []
+  #replays: RetainedReplay[] = []
   /** The next to be sent, which cannot be yet: its record is not on disk, or its packet id still another's. */
   #next: Outgoing | undefined
   #link: Link | undefined
@@ -84,7 +84,7 @@ export class Session implements Watched, Keeping {
   #mayWatch = false
   #dueAt = 0
   #isHigh = false
-  #isLossTold = false
+  #isDropTold = false
   /** Messages from the client. */
   published = 0
   /** Counters as emqttd has them in `sessions list`. */
@@ -93,9 +93,9 @@ export class Session implements Watched, Keeping {
   /** QoS 0 that a slow or absent client missed, and what was too large for it. */
   missed = 0
   /** The same by cause, and what the queue and the expiry took. */
-  losses: Losses | undefined
+  drops: Drops | undefined
   /** The last filters that it asked for and did not get. */
-  refusals: Refusals | undefined
+  denials: Denials | undefined
 
   /** @param host without one nothing is done on a timer, and nobody told. */
   constructor(
@@ -122,10 +122,10 @@ export class Session implements Watched, Keeping {
   }
 
   /** Other limits; the window of a connected client stays what it was until it comes back. */
-  use(limits: SessionLimits): void {
+  reconfigure(limits: SessionLimits): void {
     this.#limits = limits
     this.#derive()
-    for (const lost of this.#queue.use(limits.maxQueued, limits.priorities)) this.#drop(lost)
+    for (const lost of this.#queue.reconfigure(limits.maxQueued, limits.priorities)) this.#drop(lost)
     if (this.#isHigh) {
       if (this.#queue.length <= (limits.lowWatermark ?? 0) || this.#highWatermark === never) this.#high(false)
     } else if (this.#queue.length > this.#highWatermark) this.#high(true)
@@ -181,14 +181,14 @@ export class Session implements Watched, Keeping {
     this.#mayWatch = false
     this.#wheel?.forget(this)
     this.#resend = []
-    const feeds = this.#feeds
-    this.#feeds = []
+    const feeds = this.#replays
+    this.#replays = []
     for (const feed of feeds) {
       while (!this.#queue.full) {
         const next = feed.next()
         if (next === undefined) break
         if (next.qos === 0) continue
-        this.keep?.add(next, false)
+        this.sessionLog?.add(next, false)
         this.#wait(next)
       }
     }
@@ -196,8 +196,8 @@ export class Session implements Watched, Keeping {
   }
 
   /** Retained messages for a new subscription: sent as the window and the peer allow, before what is published now. */
-  feed(source: Iterator<Outgoing>): void {
-    this.#feeds.push(new Feed(source))
+  replayRetained(source: Iterator<Outgoing>): void {
+    this.#replays.push(new RetainedReplay(source))
     this.pump()
   }
 
@@ -221,7 +221,7 @@ export class Session implements Watched, Keeping {
         this.#metrics.droppedSlow++
         this.#note('slow', message, qos)
         this.#miss()
-      } else if (this.#feeds.length > 0 || this.#queue.length0 > 0) {
+      } else if (this.#replays.length > 0 || this.#queue.length0 > 0) {
         this.#enqueue(message, qos, retain, identifiers, group) // it must not overtake [MQTT-4.6.0-6]
       } else this.#send0(link, message, retain, identifiers)
       return
@@ -230,8 +230,8 @@ export class Session implements Watched, Keeping {
       this.#enqueue(message, qos, retain, identifiers, group)
       return
     }
-    const outgoing = new Outgoing(message.kept(), qos, retain, identifiers, group)
-    this.keep?.add(outgoing, true)
+    const outgoing = new Outgoing(message.owned(), qos, retain, identifiers, group)
+    this.sessionLog?.add(outgoing, true)
     if (this.#maySend(outgoing)) this.#send(link, outgoing)
     else this.#next = outgoing
   }
@@ -250,7 +250,7 @@ export class Session implements Watched, Keeping {
       if (pending.message.expiredAt(Date.now())) {
         this.#metrics.droppedExpired++
         this.#note('expired', pending.message, pending.qos)
-        pending.entry?.forget() // [MQTT-3.3.2-5]
+        pending.stored?.forget() // [MQTT-3.3.2-5]
         continue
       }
       if (!this.#maySend(pending)) {
@@ -265,16 +265,16 @@ export class Session implements Watched, Keeping {
 
   /** One of QoS 2 goes out under a packet id that is kept; a kept one only once the id is free. */
   #maySend(outgoing: Outgoing): boolean {
-    const { entry } = outgoing
-    return entry === undefined || (entry.isSafe && this.#inflight.get(outgoing.packetId) === undefined)
+    const { stored } = outgoing
+    return stored === undefined || (stored.isSafe && this.#inflight.get(outgoing.packetId) === undefined)
   }
 
   #take(): Outgoing | undefined {
-    for (let feed = this.#feeds[0]; feed !== undefined; feed = this.#feeds[0]) {
+    for (let feed = this.#replays[0]; feed !== undefined; feed = this.#replays[0]) {
       const next = feed.next()
-      if (next === undefined) this.#feeds.shift()
+      if (next === undefined) this.#replays.shift()
       else {
-        if (next.qos > 0) this.keep?.add(next, true)
+        if (next.qos > 0) this.sessionLog?.add(next, true)
         return next
       }
     }
@@ -284,7 +284,7 @@ export class Session implements Watched, Keeping {
   }
 
   get #hasWaiting(): boolean {
-    return this.#queue.length > 0 || this.#resend.length > 0 || this.#feeds.length > 0 || this.#next !== undefined
+    return this.#queue.length > 0 || this.#resend.length > 0 || this.#replays.length > 0 || this.#next !== undefined
   }
 
   /** PUBACK; false when there was no such message. Like the next two, it throws when the message takes another answer. */
@@ -293,7 +293,7 @@ export class Session implements Watched, Keeping {
     if (outgoing === undefined) return false
     if (outgoing.qos !== 1) throw protocolError('PUBACK for QoS 2') // [MQTT-4.3.3-8]
     this.#inflight.delete(packetId)
-    outgoing.entry?.forget()
+    outgoing.stored?.forget()
     if (this.#hasWaiting) this.pump()
     return true
   }
@@ -305,13 +305,13 @@ export class Session implements Watched, Keeping {
     if (outgoing.qos !== 2) throw protocolError('PUBREC for QoS 1') // [MQTT-4.3.2-4]
     if (refused) {
       this.#inflight.delete(packetId)
-      outgoing.entry?.forget()
+      outgoing.stored?.forget()
       this.pump()
       return true
     }
     outgoing.received = true
-    if (outgoing.entry === undefined) this.released(outgoing)
-    else outgoing.entry.received()
+    if (outgoing.stored === undefined) this.released(outgoing)
+    else outgoing.stored.received()
     return true
   }
 
@@ -328,23 +328,23 @@ export class Session implements Watched, Keeping {
     if (outgoing === undefined) return false
     if (!outgoing.received) throw protocolError('PUBCOMP before PUBREC') // [MQTT-4.3.3-11]
     this.#inflight.delete(packetId)
-    outgoing.entry?.forget()
+    outgoing.stored?.forget()
     if (this.#hasWaiting) this.pump()
     return true
   }
 
   /** A QoS 2 message came in, and is routed once until its id is released [MQTT-4.3.3-2]. */
   awaitRelease(packetId: number): void {
-    if (!this.awaitingRel.has(packetId)) this.keep?.incoming(packetId)
+    if (!this.awaitingRel.has(packetId)) this.sessionLog?.incoming(packetId)
     this.awaitingRel.set(packetId, this.#wheel === undefined ? 0 : this.#wheel.tick)
     if (this.#mayWatch) this.#watch(this.#interval)
   }
 
   /** PUBREL, or none in time; false when there was no such id. */
   release(packetId: number): boolean {
-    this.receipts?.delete(packetId)
+    this.durabilities?.delete(packetId)
     const was = this.awaitingRel.delete(packetId)
-    this.keep?.incomingReleased(packetId) // if there was none: its end may not be on disk yet
+    this.sessionLog?.incomingReleased(packetId) // if there was none: its end may not be on disk yet
     return was
   }
 
@@ -390,19 +390,19 @@ export class Session implements Watched, Keeping {
   // ── what an operator is told ──
 
   /** What it misses from now on is told again. */
-  hearLosses(): void {
-    this.#isLossTold = false
+  reportDropsAgain(): void {
+    this.#isDropTold = false
   }
 
-  #note(cause: LossCause, { topic }: Message, qos: number): void {
-    this.losses ??= new Losses()
-    this.losses.note(cause, topic, qos)
+  #note(cause: DropCause, { topic }: Message, qos: number): void {
+    this.drops ??= new Drops()
+    this.drops.note(cause, topic, qos)
   }
 
   /** A filter that it asked for was not granted. */
-  refuse(filter: string, why: string): void {
-    this.refusals ??= new Refusals()
-    this.refusals.note(filter, why)
+  noteDenial(filter: string, why: string): void {
+    this.denials ??= new Denials()
+    this.denials.note(filter, why)
   }
 
   /** What a message meets here now. */
@@ -431,9 +431,9 @@ export class Session implements Watched, Keeping {
   }
 
   #lost(): void {
-    if (this.#isLossTold || this.#link === undefined) return
-    this.#isLossTold = true
-    this.#host?.loses(this)
+    if (this.#isDropTold || this.#link === undefined) return
+    this.#isDropTold = true
+    this.#host?.drops(this)
   }
 
   #high(isHigh: boolean): void {
@@ -464,9 +464,9 @@ export class Session implements Watched, Keeping {
 
   /** What was held back is written before what comes now that the client is gone. */
   #hurry(): void {
-    const { keep } = this
-    if (keep === undefined) return
-    for (const outgoing of this.waiting()) keep.hurry(outgoing)
+    const { sessionLog } = this
+    if (sessionLog === undefined) return
+    for (const outgoing of this.waiting()) sessionLog.hurry(outgoing)
   }
 
   /** An entry of the store. @param isSent the client may have had it. */
@@ -500,10 +500,10 @@ export class Session implements Watched, Keeping {
     group: ShareGroup<Session> | undefined
   ): void {
     this.enqueued++
-    const outgoing = new Outgoing(message.kept(), qos, retain, identifiers, group)
-    if (qos > 0) this.keep?.add(outgoing, this.#link !== undefined)
+    const outgoing = new Outgoing(message.owned(), qos, retain, identifiers, group)
+    if (qos > 0) this.sessionLog?.add(outgoing, this.#link !== undefined)
     const waits = this.#wait(outgoing)
-    if (waits && message.retain) for (const feed of this.#feeds) feed.overtake(message.topic)
+    if (waits && message.retain) for (const feed of this.#replays) feed.overtake(message.topic)
   }
 
   /** False when there was no room for it. */
@@ -515,7 +515,7 @@ export class Session implements Watched, Keeping {
   }
 
   #drop(lost: Outgoing): void {
-    lost.entry?.forget()
+    lost.stored?.forget()
     this.#metrics.droppedQueueFull++
     this.#note('queue_full', lost.message, lost.qos)
     this.#lost()
@@ -544,7 +544,7 @@ export class Session implements Watched, Keeping {
   #send(link: Link, outgoing: Outgoing): void {
     const { message, qos, retain, identifiers } = outgoing
     if (this.#tooLarge(link, message, qos, identifiers)) {
-      outgoing.entry?.forget()
+      outgoing.stored?.forget()
       return
     }
     const packetId = this.#inflight.add(outgoing)
@@ -560,12 +560,12 @@ export class Session implements Watched, Keeping {
     if (this.#inflight.get(packetId) === undefined) return // acknowledged meanwhile
     this.#stamp(outgoing)
     if (received) {
-      if (outgoing.entry?.isReleasing === true) return
+      if (outgoing.stored?.isReleasing === true) return
       this.#metrics.pubrelSent++
       link.out.acknowledge(0x62, packetId)
     } else if (this.#tooLarge(link, message, qos, identifiers)) {
       this.#inflight.delete(packetId) // the client takes less than before [MQTT-3.1.2-24], [MQTT-3.1.2-25]
-      outgoing.entry?.forget()
+      outgoing.stored?.forget()
     } else {
       if (qos === 1) this.#metrics.qos1Sent += message.counts
       else this.#metrics.qos2Sent += message.counts

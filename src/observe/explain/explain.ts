@@ -4,37 +4,37 @@
  * nothing comes of asking.
  */
 import type { Access, AclExplanation, LoginTrial } from '../../access/access.js'
-import type { Suspect } from '../../access/banned.js'
+import type { ClientRef } from '../../access/banned.js'
 import { BrokerError } from '../../base/errors.js'
-import type { Front } from '../../client/channel.js'
+import type { Channel } from '../../client/channel.js'
 import type { Sessions } from '../../client/sessions.js'
-import type { Hub } from '../../delivery/dispatcher.js'
+import type { Dispatcher } from '../../delivery/dispatcher.js'
 import { addressIn, isLoopback } from '../../net/peer.js'
 import type { Action, ClientInfo } from '../../plugins/hooks.js'
 import { explainMessage, type MessageExplanation, type MessageQuestion } from './message.js'
 
-export interface Known {
+export interface ExplainDeps {
   readonly access: Access
-  readonly hub: Hub
+  readonly dispatcher: Dispatcher
   readonly sessions: Sessions
   /** The connected clients. */
-  readonly online: ReadonlyMap<string, Front>
+  readonly online: ReadonlyMap<string, Channel>
   readonly isTopic: (topic: string) => boolean
 }
 
-export class Inquiries {
-  readonly #known: Known
+export class Explain {
+  readonly #known: ExplainDeps
 
-  constructor(known: Known) {
+  constructor(known: ExplainDeps) {
     this.#known = known
   }
 
   /** Why a client may or may not do something; one that is not connected is made up of what is said of it. */
-  async explainAcl(who: Partial<Suspect>, action: Action, topic: string): Promise<AclExplanation> {
+  async explainAcl(who: Partial<ClientRef>, action: Action, topic: string): Promise<AclExplanation> {
     const { access, online } = this.#known
-    const front = who.clientId === undefined ? undefined : online.get(who.clientId)
-    const isReal = front !== undefined && who.username === undefined && who.address === undefined
-    const identity = isReal ? front.identity! : access.identity(madeUp(who), false)
+    const channel = who.clientId === undefined ? undefined : online.get(who.clientId)
+    const isReal = channel !== undefined && who.username === undefined && who.address === undefined
+    const identity = isReal ? channel.identity! : access.identity(madeUp(who), false)
     if (action === 'publish' && topic.startsWith('$SYS/')) {
       return { allowed: false, by: "$SYS is the broker's own", cached: null, rules: [] }
     }
@@ -44,10 +44,10 @@ export class Inquiries {
   /** Why a client did not get a message, or would not. */
   async whyMessage(question: MessageQuestion): Promise<MessageExplanation> {
     const { clientId, topic } = question
-    const { hub, sessions, online, isTopic } = this.#known
+    const { dispatcher, sessions, online, isTopic } = this.#known
     if (!isTopic(topic)) throw new BrokerError('BAD_REQUEST', `not a topic: "${topic}"`)
     return await explainMessage(question, {
-      hub,
+      dispatcher,
       session: sessions.get(clientId),
       mountpoint: online.get(clientId)?.mountpoint ?? '',
       isOnline: id => online.has(id),
@@ -56,13 +56,13 @@ export class Inquiries {
   }
 
   /** What a login would come to. */
-  async tryLogin(who: Partial<Suspect>, password: string | undefined): Promise<LoginTrial> {
+  async tryLogin(who: Partial<ClientRef>, password: string | undefined): Promise<LoginTrial> {
     return await this.#known.access.tryLogin(madeUp(who), password === undefined ? undefined : Buffer.from(password))
   }
 }
 
 /** A client that might be. */
-function madeUp({ clientId = '', username, address = '127.0.0.1' }: Partial<Suspect>): ClientInfo {
+function madeUp({ clientId = '', username, address = '127.0.0.1' }: Partial<ClientRef>): ClientInfo {
   const spelled = addressIn(address)
   if (spelled === undefined) throw new BrokerError('BAD_REQUEST', `expected an IP address, got "${address}"`)
   return {

@@ -4,10 +4,10 @@
  * is now; and what the session has missed so far.
  */
 import type { AclExplanation } from '../../access/access.js'
-import type { Hub } from '../../delivery/dispatcher.js'
+import type { Dispatcher } from '../../delivery/dispatcher.js'
 import { Message } from '../../delivery/message.js'
 import type { Subscription } from '../../delivery/router.js'
-import type { LossCause } from '../../delivery/session/drops.js'
+import type { DropCause } from '../../delivery/session/drops.js'
 import type { Session } from '../../delivery/session/session.js'
 import type { Action } from '../../plugins/hooks.js'
 import type { QoS } from '../../wire/frame.js'
@@ -34,13 +34,13 @@ export interface MessageExplanation {
   readonly would_get: boolean | null
   readonly findings: readonly { bearing: Bearing; text: string }[]
   /** What its session has missed, of any topic. */
-  readonly lost: Readonly<Record<LossCause, number>> | null
+  readonly lost: Readonly<Record<DropCause, number>> | null
   /** The last of it under this topic; `at` in seconds since 1970. */
-  readonly last: readonly { at: number; topic: string; qos: number; cause: LossCause }[]
+  readonly last: readonly { at: number; topic: string; qos: number; cause: DropCause }[]
 }
 
-export interface Surroundings {
-  readonly hub: Hub
+export interface MessageDeps {
+  readonly dispatcher: Dispatcher
   readonly session: Session | undefined
   /** What stands before its topics with the broker. */
   readonly mountpoint: string
@@ -52,7 +52,7 @@ const nearby = 3
 
 export async function explainMessage(
   { clientId, topic, from, qos, size }: MessageQuestion,
-  { hub, session, mountpoint, isOnline, acl }: Surroundings
+  { dispatcher, session, mountpoint, isOnline, acl }: MessageDeps
 ): Promise<MessageExplanation> {
   const findings: { bearing: Bearing; text: string }[] = []
   const say = (bearing: Bearing, text: string): void => void findings.push({ bearing, text })
@@ -65,7 +65,7 @@ export async function explainMessage(
     if (granted !== undefined) state(session, granted)
   }
   retained()
-  const { counts, last } = { counts: session?.losses?.counts, last: session?.losses?.last() ?? [] }
+  const { counts, last } = { counts: session?.drops?.counts, last: session?.drops?.last() ?? [] }
   const bears = (what: Bearing): boolean => findings.some(({ bearing }) => bearing === what)
   return {
     client_id: clientId,
@@ -92,15 +92,15 @@ export async function explainMessage(
       await notSubscribed(its)
       return undefined
     }
-    const { routes } = hub.router.match(whole)
+    const { routes } = dispatcher.router.match(whole)
     const plain = found.filter(({ filter }) => splitShared(filter).group === undefined)
     const route = routes.find(({ subscriber }) => subscriber === its)
     for (const { filter, qos } of plain) say('ok', `subscribed to ${shown(filter)} with QoS ${qos}`)
     if (route !== undefined) {
-      if (from === clientId && !hub.reaches(route, messageOf())) {
+      if (from === clientId && !dispatcher.reaches(route, messageOf())) {
         say('no', 'it is its own message, which it does not want back (No Local, or mqtt.session.ignore_loop_deliver)')
       }
-      return hub.granted(route.qos, qos)
+      return dispatcher.granted(route.qos, qos)
     }
     return shares(its, found)
   }
@@ -108,12 +108,12 @@ export async function explainMessage(
   /** Of groups, one that brings it is enough. */
   function shares(its: Session, found: readonly Subscription<Session>[]): QoS {
     const message = messageOf()
-    const { groups } = hub.router.match(whole)
+    const { groups } = dispatcher.router.match(whole)
     const all = found.flatMap(({ filter: written, qos: wanted }) => {
       const name = splitShared(written).group
       const group = groups.find(g => g.members.some(m => m.subscriber === its && m.filter === written))
       if (group === undefined) return []
-      const next = group.members.length === 1 ? its : hub.next(group, message)
+      const next = group.members.length === 1 ? its : dispatcher.next(group, message)
       const many = `one of ${group.members.length} in the group ${name}`
       const bearing: Bearing = next === its ? 'ok' : next === undefined ? '?' : 'no'
       const text = {
@@ -121,7 +121,7 @@ export async function explainMessage(
         '?': `${many}, of which each gets some (${written})`,
         no: `it goes elsewhere: ${many}, of which ${next?.clientId} is the next (${written})`
       }[bearing]
-      return [{ bearing, text, granted: hub.granted(wanted, qos) }]
+      return [{ bearing, text, granted: dispatcher.granted(wanted, qos) }]
     })
     const best = (['ok', '?', 'no'] as const).find(b => all.some(({ bearing }) => bearing === b))
     for (const { bearing, text } of all) if (bearing === best) say(bearing, text)
@@ -137,7 +137,7 @@ export async function explainMessage(
       .map(({ filter }) => shown(filter))
     const some = all.length === 0 ? 'it has no subscription' : `the nearest of its ${all.length}: ${near.join(', ')}`
     say('no', `not subscribed; ${some}`)
-    for (const [filter, { at, why }] of its.refusals ?? []) {
+    for (const [filter, { at, why }] of its.denials ?? []) {
       if (!matches(splitShared(filter).filter, whole)) continue
       say('no', `its SUBSCRIBE for ${shown(filter)} was refused at ${new Date(at).toISOString()}: ${why}`)
     }
@@ -173,10 +173,10 @@ export async function explainMessage(
   }
 
   function retained(): void {
-    const kept = hub.retained.get(whole)
+    const kept = dispatcher.retained.get(whole)
     if (kept !== undefined)
       return say('ok', `a message is retained there: QoS ${kept.qos}, ${kept.payloadLength} bytes`)
-    const why = hub.overLimits(messageOf())
+    const why = dispatcher.overLimits(messageOf())
     if (why !== undefined) say('ok', `one with RETAIN is delivered, and not kept: over ${why}`)
   }
 

@@ -2,7 +2,7 @@
  * Traces: every packet of a client, a user or an address, or every PUBLISH under a topic
  * filter, in both directions, written to a file until the time or the file is full.
  *
- * A connection that no trace means has no tap, and costs nothing: each trace looks at
+ * A connection that no trace means has no observer, and costs nothing: each trace looks at
  * the connections once when it begins, and while there is one, at those that come.
  */
 import {
@@ -30,7 +30,7 @@ export const traceKinds = ['client', 'topic', 'user', 'ip'] as const
 export type TraceKind = (typeof traceKinds)[number]
 
 /** What a connection's packets are shown to, while a trace may mean it. */
-export interface Tap {
+export interface PacketObserver {
   received(bytes: Buffer, start: number, at: number, end: number): void
   /** Whole packets. */
   sent(bytes: Buffer): void
@@ -44,15 +44,15 @@ interface Who {
 }
 
 /** A connection, as a trace sees it. */
-export interface Subject {
-  readonly suspect: Who
+export interface TracedConnection {
+  readonly ref: Who
   /** `127.0.0.1:36380` */
   readonly peername: string
   readonly version: 4 | 5
   readonly mountpoint: string
   /** The topic that an alias stands for. */
   topicOfAlias(alias: number, isSent: boolean): string | undefined
-  readonly out: { tap: Tap | undefined }
+  readonly out: { observer: PacketObserver | undefined }
 }
 
 /** As the operator wrote them. */
@@ -86,7 +86,7 @@ const mostPending = 4 * 1024 * 1024
 export class Tracer {
   readonly #log: Log
   readonly #traces = new Map<string, Trace>()
-  readonly #taps = new Set<ConnectionTap>()
+  readonly #observers = new Set<ConnectionObserver>()
 
   constructor(log: Log) {
     this.#log = log
@@ -141,37 +141,37 @@ export class Tracer {
   #ended(key: string, trace: Trace, why: string): void {
     if (this.#traces.get(key) === trace) this.#traces.delete(key)
     this.#log.info('trace ends', { [trace.kind]: trace.value, file: trace.info().file, why })
-    for (const tap of [...this.#taps]) this.#settle(tap)
+    for (const observer of [...this.#observers]) this.#settle(observer)
   }
 
   /** A connection that is new, or of which it is now known who it is. */
-  look(subject: Subject, isKnown: boolean): void {
+  look(subject: TracedConnection, isKnown: boolean): void {
     const { out } = subject
-    const there = out.tap instanceof ConnectionTap ? out.tap : undefined
-    const tap =
+    const there = out.observer instanceof ConnectionObserver ? out.observer : undefined
+    const observer =
       there ??
-      new ConnectionTap(
+      new ConnectionObserver(
         subject,
         () => [...this.#traces.values()],
-        () => void this.#taps.delete(tap)
+        () => void this.#observers.delete(observer)
       )
-    this.#taps.add(tap)
-    out.tap = tap
-    if (isKnown) tap.isKnown = true
-    this.#settle(tap)
+    this.#observers.add(observer)
+    out.observer = observer
+    if (isKnown) observer.isKnown = true
+    this.#settle(observer)
   }
 
-  #settle(tap: ConnectionTap): void {
-    tap.judge(tap.subject.suspect)
-    if (tap.isWanted) return
-    this.#taps.delete(tap)
-    if (tap.subject.out.tap === tap) tap.subject.out.tap = undefined
+  #settle(observer: ConnectionObserver): void {
+    observer.judge(observer.subject.ref)
+    if (observer.isWanted) return
+    this.#observers.delete(observer)
+    if (observer.subject.out.observer === observer) observer.subject.out.observer = undefined
   }
 }
 
 /** The traces that mean one connection. */
-class ConnectionTap implements Tap {
-  readonly subject: Subject
+class ConnectionObserver implements PacketObserver {
+  readonly subject: TracedConnection
   readonly #all: () => Trace[]
   readonly #over: () => void
   /** Its CONNECT was seen, or came before any trace. */
@@ -181,15 +181,15 @@ class ConnectionTap implements Tap {
   #whole: Trace[] = []
   #topics: Trace[] = []
 
-  constructor(subject: Subject, all: () => Trace[], over: () => void) {
+  constructor(subject: TracedConnection, all: () => Trace[], over: () => void) {
     this.subject = subject
     this.#all = all
     this.#over = over
   }
 
   get #who(): Who {
-    const { suspect } = this.subject
-    return suspect.clientId === '' ? (this.#said ?? suspect) : suspect
+    const { ref } = this.subject
+    return ref.clientId === '' ? (this.#said ?? ref) : ref
   }
 
   judge(who: Who): void {
@@ -223,15 +223,15 @@ class ConnectionTap implements Tap {
 
   closed(reason: string): void {
     for (const trace of this.#whole) trace.write(this.#who, this.subject.peername, { direction: 'closed', reason })
-    this.subject.out.tap = undefined
+    this.subject.out.observer = undefined
     this.#over()
   }
 
   #meet(bytes: Buffer, at: number, end: number): void {
-    const { suspect } = this.subject
+    const { ref } = this.subject
     try {
       const { clientId, username } = readConnect(bytes, at, end)
-      this.#said = { clientId, username: suspect.username ?? username, address: suspect.address }
+      this.#said = { clientId, username: ref.username ?? username, address: ref.address }
       this.judge(this.#said)
     } catch (err) {
       if (!(err instanceof PacketError)) throw err

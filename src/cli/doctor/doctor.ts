@@ -6,28 +6,28 @@
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { statfs } from 'node:fs/promises'
-import { AdminClient } from '../admin/client.js'
-import { BrokerError, messageOf } from '../base/errors.js'
-import type { Home } from '../base/home.js'
-import { holderOf } from '../base/lock.js'
-import { readSettings } from '../server/settings.js'
-import { access, plugins } from './doctor/access.js'
-import { certificates, secrets } from './doctor/certificates.js'
-import { disk } from './doctor/disk.js'
+import { AdminClient } from '../../admin/client.js'
+import { BrokerError, messageOf } from '../../base/errors.js'
+import type { Home } from '../../base/home.js'
+import { holderOf } from '../../base/lock.js'
+import { readSettings } from '../../server/settings.js'
+import { Exit, type Io } from '../io.js'
+import { access, plugins } from './access.js'
+import { certificates, secrets } from './certificates.js'
+import { disk } from './disk.js'
 import {
   type BrokerState,
   type Check,
+  type DoctorContext,
   type Finding,
   type Host,
-  type Scene,
   type Verdict,
   verdicts
-} from './doctor/finding.js'
-import { limits } from './doctor/limits.js'
-import { ports } from './doctor/ports.js'
-import { configuration, running } from './doctor/running.js'
-import { clock, software } from './doctor/software.js'
-import { Exit, type Io } from './io.js'
+} from './finding.js'
+import { limits } from './limits.js'
+import { ports } from './ports.js'
+import { configuration, running } from './running.js'
+import { clock, software } from './software.js'
 
 const groups: readonly (readonly [title: string, ...checks: Check[]])[] = [
   ['Configuration', configuration],
@@ -81,10 +81,10 @@ export async function doctor(
 export async function examine(home: Home, host: Host): Promise<Report> {
   const [broker, read] = await Promise.all([stateOf(home), readAll(home)])
   const inHome = (file: string): string => (file.startsWith(`${home.root}/`) ? file.slice(home.root.length + 1) : file)
-  const scene: Scene = { home, host, broker, ...read, near: inHome }
+  const context: DoctorContext = { home, host, broker, ...read, near: inHome }
   const found = await Promise.all(
     groups.map(async ([group, ...checks]) =>
-      (await Promise.all(checks.map(check => inTime(group, check, scene)))).flat().map(f => ({ group, ...f }))
+      (await Promise.all(checks.map(check => inTime(group, check, context)))).flat().map(f => ({ group, ...f }))
     )
   )
   const checks = found.flat()
@@ -93,14 +93,14 @@ export async function examine(home: Home, host: Host): Promise<Report> {
 }
 
 /** One check that throws or hangs must not hide what the others saw. */
-async function inTime(group: string, check: Check, scene: Scene): Promise<readonly Finding[]> {
+async function inTime(group: string, check: Check, context: DoctorContext): Promise<readonly Finding[]> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<readonly Finding[]>(resolve => {
     const found = `no answer within ${checkMs / 1000} s`
     timer = setTimeout(() => resolve([{ check: group.toLowerCase(), verdict: 'unknown', found }]), checkMs)
   })
   try {
-    return await Promise.race([check(scene), late])
+    return await Promise.race([check(context), late])
   } catch (err) {
     return [{ check: group.toLowerCase(), verdict: 'unknown', found: messageOf(err) }]
   } finally {
@@ -119,11 +119,11 @@ async function stateOf(home: Home): Promise<BrokerState> {
   }
 }
 
-async function readAll(home: Home): Promise<Pick<Scene, 'settings' | 'problems'>> {
+async function readAll(home: Home): Promise<Pick<DoctorContext, 'settings' | 'problems'>> {
   try {
     const settings = readSettings(home)
     try {
-      const { checkAll } = await import('./check.js')
+      const { checkAll } = await import('../check.js')
       await checkAll(home)
       return { settings, problems: undefined }
     } catch (err) {

@@ -3,7 +3,7 @@
  * shipped file documents each; a test keeps the two equal.
  */
 import { isTopicName } from '../wire/topic.js'
-import { type Given, named, type Options as OptionsOf, type ReadOptions } from './config.js'
+import { type Given, named, type Options as OptionsOf, type ReadOptions } from './schema.js'
 import {
   address,
   decimal,
