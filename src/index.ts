@@ -6,6 +6,7 @@
  *   await broker.stop()
  */
 import { AclRules } from './access/acl-file.js'
+import type { ClientInfo } from './base/client-info.js'
 import { BrokerError } from './base/errors.js'
 import { Home } from './base/home.js'
 import { fileSinks } from './base/log/files.js'
@@ -13,7 +14,7 @@ import { createLog, type LogRoot, type Sink } from './base/log/log.js'
 import { brokerSchema, type GivenBrokerOptions, type LogOptions } from './config/broker-keys.js'
 import { optionsFrom } from './config/schema.js'
 import type { ListenerInfo } from './net/listener.js'
-import type { ClientInfo, Handler, HookName, HookScope, Message } from './plugins/hooks.js'
+import type { Handler, HookName, HookScope, Message } from './plugins/hooks.js'
 import type { ProvidedPlugin } from './plugins/host.js'
 import type { Report } from './server/reload.js'
 import { Server, type StopMode } from './server/server.js'
@@ -129,25 +130,22 @@ function portOf({ listeners }: Server, name: string | undefined): number {
   return found.port
 }
 
+export type { Action, ClientInfo, EndReason, Peer } from './base/client-info.js'
 export { BrokerError, type ErrorCode } from './base/errors.js'
 export { findHome } from './base/home.js'
 export type { Level, Sink } from './base/log/log.js'
 export type { ListenerInfo } from './net/listener.js'
 export { type Plugin, type PluginContext, plugin, type Running } from './plugin.js'
 export type {
-  Action,
   AuthExchange,
   AuthStep,
-  ClientInfo,
-  EndReason,
   Explained,
   ExplainedRule,
   Facts,
   Handler,
   HookName,
   HookScope,
-  Message,
-  Peer
+  Message
 } from './plugins/hooks.js'
 export type { ProvidedPlugin } from './plugins/host.js'
 export type { Change, Report } from './server/reload.js'

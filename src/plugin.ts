@@ -54,6 +54,7 @@ export function plugin<const S extends Schema>(definition: Plugin<S>): Plugin<S>
   return definition
 }
 
+export type * from './base/client-info.js'
 export { BrokerError } from './base/errors.js'
 export type { Log } from './base/log/log.js'
 export { named, type Options, type Schema } from './config/schema.js'

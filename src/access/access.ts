@@ -8,11 +8,12 @@
  * fails refuses: an open door is never the answer to a lost database.
  */
 
+import type { Action, ClientInfo } from '../base/client-info.js'
 import { BrokerError } from '../base/errors.js'
 import type { Log } from '../base/log/log.js'
 import type { MqttOptions } from '../config/broker-keys.js'
 import { ConfigError } from '../config/problem.js'
-import type { Action, ClientInfo, HookAnswer, Hooks, RunningExchange } from '../plugins/hooks.js'
+import type { HookAnswer, Hooks, RunningExchange } from '../plugins/hooks.js'
 import { sayReason } from '../wire/describe.js'
 import { Reason } from '../wire/reason-codes.js'
 import { splitShared } from '../wire/topic.js'

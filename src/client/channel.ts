@@ -11,6 +11,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Admission, Identity } from '../access/access.js'
 import type { ClientRef } from '../access/banned.js'
+import type { Action, ClientInfo, EndReason } from '../base/client-info.js'
 import type { Log } from '../base/log/log.js'
 import { RateLimit } from '../base/rate-limit.js'
 import type { Dispatcher } from '../delivery/dispatcher.js'
@@ -23,7 +24,6 @@ import type { Connection, Handler } from '../net/connection.js'
 import type { Metrics } from '../observe/metrics.js'
 import type { TracedConnection } from '../observe/trace/trace.js'
 import type { Durability } from '../persistence/persistence.js'
-import type { Action, ClientInfo, EndReason } from '../plugins/hooks.js'
 import { type FrameFault, PacketType, strayFlags } from '../wire/frame.js'
 import {
   ackWithReason,

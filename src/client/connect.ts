@@ -4,7 +4,7 @@
  * version: MQTT 3 has fewer words, and for some refusals none.
  */
 import { isUtf8 } from 'node:buffer'
-import type { ClientInfo } from '../plugins/hooks.js'
+import type { ClientInfo } from '../base/client-info.js'
 import { strayFlags } from '../wire/frame.js'
 import type { Connect, Version } from '../wire/packets.js'
 import type { Properties } from '../wire/properties.js'

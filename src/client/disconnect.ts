@@ -2,7 +2,7 @@
  * With which reason code DISCONNECT tells a client of MQTT 5 why its connection ends. An end
  * that is not here goes without one, unless a fault of the client's brought it about.
  */
-import type { EndReason } from '../plugins/hooks.js'
+import type { EndReason } from '../base/client-info.js'
 import type { FrameFault } from '../wire/frame.js'
 import { Reason, type ReasonCode } from '../wire/reason-codes.js'
 

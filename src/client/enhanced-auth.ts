@@ -7,7 +7,8 @@
  * meanwhile under the identity that it has, until another takes its place.
  */
 import type { Identity } from '../access/access.js'
-import type { AuthStep, ClientInfo, RunningExchange } from '../plugins/hooks.js'
+import type { ClientInfo } from '../base/client-info.js'
+import type { AuthStep, RunningExchange } from '../plugins/hooks.js'
 import { type Auth, auth } from '../wire/packets.js'
 import type { Properties } from '../wire/properties.js'
 import { PacketError, protocolError, Reason, type ReasonCode } from '../wire/reason-codes.js'

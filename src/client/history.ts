@@ -6,7 +6,7 @@
  * many in all, of which those go first whose id was not seen for the longest time. With
  * texts cut to what fits a line, all of it takes some 6 MiB, and 15 at the worst.
  */
-import type { EndReason, Peer } from '../plugins/hooks.js'
+import type { EndReason, Peer } from '../base/client-info.js'
 import type { Channel } from './channel.js'
 
 const ofEach = 10

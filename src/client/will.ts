@@ -1,8 +1,8 @@
 /** The will of a client: published when it goes without saying so, if it may publish there then. */
 import type { Identity } from '../access/access.js'
+import type { Action, ClientInfo } from '../base/client-info.js'
 import type { Log } from '../base/log/log.js'
 import { Message } from '../delivery/message.js'
-import type { Action, ClientInfo } from '../plugins/hooks.js'
 import type { Will } from '../wire/packets.js'
 import { packet } from '../wire/packets.js'
 import { encodeProperties, In, readProperties } from '../wire/properties.js'

@@ -1,6 +1,6 @@
+import type { ClientInfo } from '../base/client-info.js'
 import { BrokerError } from '../base/errors.js'
 import type { ConnectionRecord } from '../client/history.js'
-import type { ClientInfo } from '../plugins/hooks.js'
 import type { Server } from '../server/server.js'
 import { command, visible } from './command.js'
 import { load } from './sessions.js'

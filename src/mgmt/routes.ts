@@ -1,6 +1,7 @@
 /** emqttd's /api/v2 and what is new here, in the order in which the description shows them. */
 
 import { banKinds } from '../access/banned.js'
+import type { ClientInfo } from '../base/client-info.js'
 import { BrokerError } from '../base/errors.js'
 import { description, localTime, uptime } from '../base/uptime.js'
 import { banned } from '../commands/banned.js'
@@ -9,7 +10,6 @@ import type { Subscription } from '../delivery/router.js'
 import type { Session } from '../delivery/session/session.js'
 import type { ListenerInfo } from '../net/listener.js'
 import type { Alarm } from '../observe/alarms.js'
-import type { ClientInfo } from '../plugins/hooks.js'
 import type { Reload } from '../server/reload.js'
 import type { Server } from '../server/server.js'
 import { firstUser } from './admins.js'

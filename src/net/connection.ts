@@ -5,10 +5,10 @@
  * its handler's.
  */
 import type { Duplex } from 'node:stream'
+import type { EndReason, Peer } from '../base/client-info.js'
 import { type Rate, RateLimit } from '../base/rate-limit.js'
 import { now, type TimerWheel, type WheelItem } from '../base/timer-wheel.js'
 import type { Metrics } from '../observe/metrics.js'
-import type { EndReason, Peer } from '../plugins/hooks.js'
 import { type FrameFault, FrameReader, PacketType, type Take } from '../wire/frame.js'
 import { Outbox } from './outbox.js'
 

@@ -4,10 +4,12 @@
  * These messages take the usual way through the data plane, so that acl.conf decides
  * who reads them; they do not count in the metrics that they tell.
  */
+
+import type { ClientInfo } from '../base/client-info.js'
 import { description, localTime, uptime } from '../base/uptime.js'
 import type { ClientManager } from '../client/manager.js'
 import { Message } from '../delivery/message.js'
-import type { ClientInfo, Hooks } from '../plugins/hooks.js'
+import type { Hooks } from '../plugins/hooks.js'
 import type { Alarm } from './alarms.js'
 
 export interface SysOptions {

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { MqttClient } from 'mqtt'
 import { Access } from '../../src/access/access.js'
 import { AclRules } from '../../src/access/acl-file.js'
+import type { ClientInfo } from '../../src/base/client-info.js'
 import { BrokerError } from '../../src/base/errors.js'
 import { createLog } from '../../src/base/log/log.js'
 import { ClientManager } from '../../src/client/manager.js'
@@ -13,7 +14,7 @@ import { brokerSchema } from '../../src/config/broker-keys.js'
 import { optionsFrom } from '../../src/config/schema.js'
 import { Alarms } from '../../src/observe/alarms.js'
 import { plugin } from '../../src/plugin.js'
-import { type ClientInfo, type Handler, type HookName, Hooks } from '../../src/plugins/hooks.js'
+import { type Handler, type HookName, Hooks } from '../../src/plugins/hooks.js'
 import {
   client,
   connectPacket,

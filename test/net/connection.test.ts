@@ -3,8 +3,8 @@ import net from 'node:net'
 import { describe, type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocket } from 'ws'
+import type { EndReason } from '../../src/base/client-info.js'
 import { now, TimerWheel, type WheelItem } from '../../src/base/timer-wheel.js'
-import type { EndReason } from '../../src/plugins/hooks.js'
 import {
   client,
   connectPacket,

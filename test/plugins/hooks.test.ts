@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
+import type { ClientInfo } from '../../src/base/client-info.js'
 import { createLog } from '../../src/base/log/log.js'
-import { type ClientInfo, Hooks } from '../../src/plugins/hooks.js'
+import { Hooks } from '../../src/plugins/hooks.js'
 
 const client: ClientInfo = {
   clientId: 'c1',

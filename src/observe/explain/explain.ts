@@ -5,12 +5,12 @@
  */
 import type { Access, AclExplanation, LoginTrial } from '../../access/access.js'
 import type { ClientRef } from '../../access/banned.js'
+import type { Action, ClientInfo } from '../../base/client-info.js'
 import { BrokerError } from '../../base/errors.js'
 import type { Channel } from '../../client/channel.js'
 import type { Sessions } from '../../client/sessions.js'
 import type { Dispatcher } from '../../delivery/dispatcher.js'
 import { addressIn, isLoopback } from '../../net/peer.js'
-import type { Action, ClientInfo } from '../../plugins/hooks.js'
 import { explainMessage, type MessageExplanation, type MessageQuestion } from './message.js'
 
 export interface ExplainDeps {

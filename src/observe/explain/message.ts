@@ -4,12 +4,12 @@
  * is now; and what the session has missed so far.
  */
 import type { AclExplanation } from '../../access/access.js'
+import type { Action } from '../../base/client-info.js'
 import type { Dispatcher } from '../../delivery/dispatcher.js'
 import { Message } from '../../delivery/message.js'
 import type { Subscription } from '../../delivery/router.js'
 import type { DropCause } from '../../delivery/session/drops.js'
 import type { Session } from '../../delivery/session/session.js'
-import type { Action } from '../../plugins/hooks.js'
 import type { QoS } from '../../wire/frame.js'
 import { matches, splitShared } from '../../wire/topic.js'
 
