@@ -64,6 +64,9 @@ export interface LoginTrial {
   readonly ban: string | null
 }
 
+/** $SYS is the broker's own: no ACL opens it to a client that publishes. */
+const isBrokersOwn = (action: Action, topic: string): boolean => action === 'publish' && topic.startsWith('$SYS/')
+
 type AccessOptions = Pick<MqttOptions, 'allowAnonymous' | 'aclFile' | 'aclNomatch' | 'cacheAcl' | 'aclCache'>
 
 /** As `plugins list` has it. */
@@ -120,6 +123,7 @@ export class Access {
 
   /** At once where acl.conf alone decides, so that a publish need not wait for a promise. */
   authorize(identity: Identity, action: Action, topic: string): boolean | Promise<boolean> {
+    if (isBrokersOwn(action, topic)) return false
     if (identity.superuser) return true
     const cached = action === 'publish' && this.#options.cacheAcl
     const epoch = this.#epoch
@@ -159,6 +163,7 @@ export class Access {
     const cached = action === 'publish' && this.#options.cacheAcl ? identity.cache.get(topic, this.#epoch) : undefined
     const rules: ExplainedStep[] = []
     const verdict = (allowed: boolean, by: string): AclExplanation => ({ allowed, by, cached: cached ?? null, rules })
+    if (isBrokersOwn(action, topic)) return { allowed: false, by: "$SYS is the broker's own", cached: null, rules: [] }
     if (superuser) return verdict(true, 'superuser')
     const judged = action === 'publish' ? topic : splitShared(topic).filter
     for (const { owner: plugin, answer, why, ms, rules: its = [] } of await this.#hooks.explain(

@@ -7,7 +7,7 @@
  * texts cut to what fits a line, all of it takes some 6 MiB, and 15 at the worst.
  */
 import type { EndReason, Peer } from '../base/client-info.js'
-import type { Channel } from './channel.js'
+import type { ClientCard } from './card.js'
 
 const ofEach = 10
 const inAll = 10_000
@@ -63,15 +63,16 @@ export class ConnectionHistory {
     return kept
   }
 
-  record(channel: Channel, accepted: boolean): ConnectionRecord {
-    const { peer, listener } = channel.connection.origin
+  /** A client has connected, whether it got in or not. @param at when its connection began. */
+  connected({ origin, claimedId, clientId, ref, version }: ClientCard, at: Date, accepted: boolean): ConnectionRecord {
+    const { peer, listener } = origin
     return this.add({
-      at: channel.connection.began,
-      clientId: channel.claimedId,
-      username: channel.ref.username,
+      at,
+      clientId: clientId === '' ? claimedId : clientId,
+      username: ref.username,
       peer,
       listener,
-      version: channel.spoken,
+      version,
       accepted,
       endedAt: undefined,
       end: undefined,
@@ -79,14 +80,12 @@ export class ConnectionHistory {
     })
   }
 
-  /** Its connection is over, whether it got in or not. */
-  over(channel: Channel): void {
-    const attempt = channel.record ?? this.record(channel, false)
-    const end = channel.connection.reason ?? 'closed'
-    attempt.endedAt = new Date()
-    attempt.end = end
-    const silent = end === 'keepalive_timeout' ? `its keep alive is ${channel.identity?.client.keepAlive} s` : undefined
-    attempt.why = (channel.why ?? silent)?.slice(0, longest)
+  /** Its connection is over. */
+  ended(record: ConnectionRecord, { identity, why }: ClientCard, end: EndReason): void {
+    record.endedAt = new Date()
+    record.end = end
+    const silent = end === 'keepalive_timeout' ? `its keep alive is ${identity?.client.keepAlive} s` : undefined
+    record.why = (why ?? silent)?.slice(0, longest)
   }
 
   /** It did not get as far as MQTT. */

@@ -1,12 +1,12 @@
 /**
- * The control plane: who is connected, with which identity and which session, and
- * what the operator and plugins may do about it. Each connection has a Channel; aedes
+ * The clients: who is connected, with which identity and which session, and what the
+ * operator and plugins may do about it. Each connection has a Channel; the policy
  * decides over its life; messages pass by in the data plane.
  */
 import type { Duplex } from 'node:stream'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
-import type { Access, Admission } from '../access/access.js'
+import type { Access } from '../access/access.js'
 import { type Ban, concerns, sayBan } from '../access/banned.js'
 import type { ClientInfo } from '../base/client-info.js'
 import { BrokerError, messageOf } from '../base/errors.js'
@@ -14,16 +14,15 @@ import type { Log } from '../base/log/log.js'
 import { TimerWheel } from '../base/timer-wheel.js'
 import type { MqttOptions } from '../config/broker-keys.js'
 import { Dispatcher } from '../delivery/dispatcher.js'
+import { Ingress, type MessageFilter } from '../delivery/ingress.js'
 import { subscribeInline } from '../delivery/inline-subscriber.js'
 import { Message } from '../delivery/message.js'
 import type { Session } from '../delivery/session/session.js'
 import { Connection, type Origin } from '../net/connection.js'
 import { addressIn } from '../net/peer.js'
 import type { Alarms } from '../observe/alarms.js'
-import { Explain } from '../observe/explain/explain.js'
 import { Metrics } from '../observe/metrics.js'
 import { SlowClientMonitor } from '../observe/slow-clients.js'
-import { type Stats, statsOf } from '../observe/stats.js'
 import { type TraceInfo, type TraceKind, Tracer, type TraceTerms } from '../observe/trace/trace.js'
 import { Persistence } from '../persistence/persistence.js'
 import { aliveKey, aliveMs, type Counts, restore } from '../persistence/restore.js'
@@ -31,13 +30,13 @@ import type { Message as HookMessage, Hooks } from '../plugins/hooks.js'
 import type { Store } from '../store/store.js'
 import type { WriteQueueEvents, WriteQueueTimes } from '../store/write-queue.js'
 import type { QoS } from '../wire/frame.js'
-import { isTopicFilter, isTopicName, levelsOf, splitShared } from '../wire/topic.js'
-import { ConnectionLife, type Decisions } from './aedes/policy.js'
-import { Channel, type ChannelDeps } from './channel.js'
+import { isTopicFilter, splitShared } from '../wire/topic.js'
+import { ConnectionPolicy } from './aedes/policy.js'
+import { Channel } from './channel.js'
+import type { ChannelDeps } from './channel-deps.js'
 import { ConnectionHistory, type ConnectionRecord } from './history.js'
-import { channelOptionsOf, dispatcherOptionsOf, limitsOf } from './options.js'
+import { channelOptionsOf, dispatcherOptionsOf, ingressOptionsOf, limitsOf } from './options.js'
 import { Sessions } from './sessions.js'
-import { Takeover } from './takeover.js'
 import { willFrom } from './will.js'
 
 /** What outlives the process, and how. */
@@ -54,20 +53,19 @@ const maxPendingBytes = 1024 * 1024
 export class ClientManager {
   readonly metrics = new Metrics()
   readonly dispatcher: Dispatcher
+  readonly ingress: Ingress
   readonly sessions: Sessions
   readonly tracer: Tracer
   readonly history = new ConnectionHistory()
-  readonly explain: Explain
   #options: MqttOptions
   readonly #access: Access
   readonly #hooks: Hooks
   readonly #log: Log
   readonly #wheel = new TimerWheel()
-  #control: ChannelDeps
-  #life: ConnectionLife | undefined
+  readonly #policy: ConnectionPolicy
+  #deps: ChannelDeps<Channel>
   readonly #connections = new Set<Connection>()
   readonly #online = new Map<string, Channel>()
-  readonly #takeover = new Takeover()
 
   readonly #kept: Kept | undefined
   #alive: NodeJS.Timeout | undefined
@@ -79,26 +77,25 @@ export class ClientManager {
     hooks: Hooks,
     log: Log,
     alarms: Alarms,
-    kept: Kept | undefined
+    kept: Kept | undefined,
+    policy: ConnectionPolicy
   ) {
     this.#kept = kept
     this.#options = options
     this.#access = access
     this.#hooks = hooks
     this.#log = log
+    this.#policy = policy
     this.tracer = new Tracer(log)
     const persistence = kept === undefined ? undefined : new Persistence(kept.store, storeAlarms(alarms), kept)
     this.dispatcher = new Dispatcher(dispatcherOptionsOf(options), persistence, this.metrics)
-    const host = new SlowClientMonitor(this.#wheel, alarms, log)
-    this.sessions = new Sessions(this.dispatcher, limitsOf(options), this.#wheel, host)
-    this.explain = new Explain({
-      access,
-      dispatcher: this.dispatcher,
-      sessions: this.sessions,
-      online: this.#online,
-      isTopic: topic => this.#isTopic(topic)
-    })
-    this.#control = this.#makeControl()
+    const filter: MessageFilter = message => this.#filter(message)
+    this.ingress = new Ingress(this.dispatcher, ingressOptionsOf(options), () =>
+      hooks.has('message.publish') ? filter : undefined
+    )
+    const monitor = new SlowClientMonitor(this.#wheel, alarms, log)
+    this.sessions = new Sessions(this.dispatcher, limitsOf(options), this.#wheel, monitor)
+    this.#deps = this.#channelDeps()
   }
 
   /** @param kept undefined where nothing outlives the process. */
@@ -110,9 +107,8 @@ export class ClientManager {
     alarms: Alarms,
     kept?: Kept
   ): Promise<ClientManager> {
-    const broker = new ClientManager(options, access, hooks, log, alarms, kept)
-    broker.#life = await ConnectionLife.create(broker.#decisions())
-    return broker
+    const policy = await ConnectionPolicy.create(err => log.error('aedes', { err }))
+    return new ClientManager(options, access, hooks, log, alarms, kept, policy)
   }
 
   /** Reads what the store has. @param progress told now and then how many records have been read. */
@@ -125,7 +121,7 @@ export class ClientManager {
       dispatcher: this.dispatcher,
       sessions: this.sessions,
       maxInflight: this.#options.session.maxInflight,
-      willFrom: record => willFrom(record, (...who) => this.#access.identity(...who), this.#control),
+      willFrom: record => willFrom(record, (...who) => this.#access.identity(...who), this.#deps),
       progress
     })
     const alive = (): void => persistence.put('meta', aliveKey, timeNow())
@@ -145,8 +141,9 @@ export class ClientManager {
   reconfigure(options: MqttOptions): void {
     const was = this.#options
     this.#options = options
-    this.#control = this.#makeControl()
+    this.#deps = this.#channelDeps()
     this.dispatcher.reconfigure(dispatcherOptionsOf(options))
+    this.ingress.reconfigure(ingressOptionsOf(options))
     const isSame = isDeepStrictEqual([was.session, was.mqueue], [options.session, options.mqueue])
     if (!isSame) this.sessions.reconfigure(limitsOf(options))
   }
@@ -160,7 +157,7 @@ export class ClientManager {
       metrics: this.metrics
     })
     this.#connections.add(connection)
-    const channel = new Channel(connection, this.#control)
+    const channel = new Channel(connection, this.#deps)
     if (this.tracer.active) this.tracer.look(channel, false)
     channel.start()
     return connection
@@ -196,13 +193,13 @@ export class ClientManager {
     return this.history.of(who, addressIn(who))
   }
 
-  isOnline(clientId: string): boolean {
-    return this.#online.has(clientId)
+  /** A connected client's channel. */
+  online(clientId: string): Channel | undefined {
+    return this.#online.get(clientId)
   }
 
-  /** emqttd's stats, in its order. */
-  stats(): Stats {
-    return statsOf(this.#online.size, this.sessions.size, this.dispatcher)
+  isOnline(clientId: string): boolean {
+    return this.#online.has(clientId)
   }
 
   client(clientId: string): ClientInfo {
@@ -217,7 +214,7 @@ export class ClientManager {
   /** A subscription that the operator makes for a session, also one whose client is away; no ACL applies. */
   subscribe(clientId: string, filter: string, qos: QoS): void {
     const subscriber = this.#session(clientId)
-    if (!isTopicFilter(filter) || !this.#fits(filter)) {
+    if (!isTopicFilter(filter) || !this.ingress.fits(filter)) {
       throw new BrokerError('BAD_REQUEST', `not a topic filter: "${filter}"`)
     }
     const options = { noLocal: false, retainAsPublished: false, identifier: 0 }
@@ -230,7 +227,7 @@ export class ClientManager {
 
   /** A subscription of the program that the broker is embedded in; no ACL applies. Returns what ends it. */
   subscribeInline(filter: string, take: (message: HookMessage) => void): () => void {
-    if (!isTopicFilter(filter) || !this.#fits(filter)) {
+    if (!isTopicFilter(filter) || !this.ingress.fits(filter)) {
       throw new BrokerError('BAD_REQUEST', `not a topic filter: "${filter}"`)
     }
     return subscribeInline(this.dispatcher, filter, ({ topic, payload, from }, qos, retain) => {
@@ -292,16 +289,14 @@ export class ClientManager {
     this.#find(clientId).identity!.cache.delete(topic)
   }
 
-  /** Publishes for the broker itself or the program it is embedded in; no ACL applies. */
+  /** Publishes for the broker itself or the program it is embedded in; no ACL applies. Resolves as Ingress.publish() does. */
   async publish({ topic, payload, qos, retain, from }: Omit<HookMessage, 'from'> & { from?: string }): Promise<void> {
-    if (!this.#isTopic(topic)) throw new BrokerError('BAD_REQUEST', `not a topic: "${topic}"`)
-    const message = Message.of(topic, payload, { qos, retain, from })
-    this.dispatcher.publish(message)
+    await this.ingress.publish(Message.of(topic, payload, { qos, retain, from }))
   }
 
   /** Forgets what is retained for the topic. */
   forget(topic: string): void {
-    this.dispatcher.retain(Message.of(topic, Buffer.alloc(0), { retain: true }))
+    this.ingress.retain(Message.of(topic, Buffer.alloc(0), { retain: true }))
   }
 
   get connectionCount(): number {
@@ -329,7 +324,7 @@ export class ClientManager {
   async close(): Promise<void> {
     this.hangUpAll()
     this.tracer.close()
-    await this.#life?.close()
+    await this.#policy.close()
     this.#wheel.stop()
     clearInterval(this.#alive)
     const { persistence } = this.dispatcher
@@ -343,114 +338,69 @@ export class ClientManager {
     return channel
   }
 
-  #makeControl(): ChannelDeps {
+  #channelDeps(): ChannelDeps<Channel> {
+    const access = this.#access
     const hooks = this.#hooks
     const mqtt = (): MqttOptions => this.#options
-    const pass = (message: Message): Promise<Message | null> => this.#pass(message)
     return {
       options: channelOptionsOf(this.#options),
-      dispatcher: this.dispatcher,
+      ingress: this.ingress,
       sessions: this.sessions,
-      authority: {
-        beginExchange: (method, gone) => this.#access.beginExchange(method, gone),
-        identity: (client, superuser) => this.#access.identity(client, superuser),
+      policy: this.#policy,
+      auth: {
+        beginExchange: (method, gone) => access.beginExchange(method, gone),
+        identity: (client, superuser) => access.identity(client, superuser),
         timeLimit: this.#options.client.idleTimeout
       },
       log: this.#log,
-      handle: stream => this.#life!.handle(stream),
-      authorize: (identity, action, topic) => {
-        // $SYS is the broker's own, and no ACL opens it to a client.
-        if (action === 'publish' && topic.startsWith('$SYS/')) return false
-        return this.#access.authorize(identity, action, topic)
-      },
+      authenticate: (client, password) => access.authenticate(client, password),
+      authorize: (identity, action, topic) => access.authorize(identity, action, topic),
       banned: client => {
-        const ban = this.#access.banned.find(client)
+        const ban = access.banned.find(client)
         return ban === undefined ? undefined : sayBan(ban)
-      },
-      get filter() {
-        return hooks.has('message.publish') ? pass : undefined
       },
       get denyDisconnects() {
         return mqtt().aclDenyAction === 'disconnect'
       },
+      refused: (client, code) => hooks.tell('client.refused', client, code),
       connected: channel => this.#connected(channel),
       closed: channel => this.#closed(channel),
-      subscribed: (channel, filter, qos) => hooks.tell('session.subscribed', channel.identity!.client, filter, qos),
-      unsubscribed: (channel, filter) => hooks.tell('session.unsubscribed', channel.identity!.client, filter)
+      subscribed: (client, filter, qos) => hooks.tell('session.subscribed', client, filter, qos),
+      unsubscribed: (client, filter) => hooks.tell('session.unsubscribed', client, filter)
     }
-  }
-
-  #decisions(): Decisions<Channel> {
-    return {
-      authenticate: (channel, username, password) => {
-        const info = channel.info(username)
-        const admission = channel.proved ?? this.#access.authenticate(info, password)
-        if (!(admission instanceof Promise)) return this.#judged(channel, info, admission)
-        return admission.then(it => this.#judged(channel, info, it))
-      },
-      authorizeSubscribe: (channel, filter) => channel.maySubscribe(filter),
-      registered: channel => this.#takeover.registered(channel),
-      unregistered: channel => this.#takeover.unregistered(channel),
-      failed: err => this.#log.error('aedes', { err })
-    }
-  }
-
-  /** At once where it can: most clients need wait for nobody. */
-  #judged(channel: Channel, info: ClientInfo, admission: Admission): number | undefined | Promise<undefined> {
-    if (typeof admission === 'string') {
-      channel.why = admission === 'refused' ? 'wrong user name or password' : 'an authenticator failed'
-      this.#log.warning('login refused', { ...channel.who(), username: info.username, why: admission })
-      const code = admission === 'refused' ? 4 : 3
-      this.#hooks.tell('client.refused', info, code)
-      return code
-    }
-    const admit = (): undefined => {
-      channel.admitted(admission)
-    }
-    const turn = this.#takeover.take(channel)
-    return turn === undefined ? admit() : turn.then(admit)
   }
 
   #connected(channel: Channel): void {
-    const { client } = channel.identity!
+    const { card, connection } = channel
+    const { client } = card.identity!
     this.#online.set(client.clientId, channel)
     this.metrics.peak('clients', this.#online.size)
     if (this.tracer.active) this.tracer.look(channel, true)
-    channel.record = this.history.record(channel, true)
-    this.#log.info('client connected', { ...channel.who(), username: client.username })
+    channel.record = this.history.connected(card, connection.began, true)
+    this.#log.info('client connected', { ...card.fields, username: client.username })
     this.#hooks.tell('client.connected', client)
-    this.#takeover.over(channel)
   }
 
   #closed(channel: Channel): void {
-    const { connection } = channel
-    this.#connections.delete(connection)
-    this.#takeover.over(channel)
-    this.history.over(channel)
-    if (channel.session === undefined) return // was never in
-    const { client } = channel.identity!
-    if (this.#online.get(client.clientId) === channel) this.#online.delete(client.clientId)
+    const { card, connection } = channel
     const reason = connection.reason ?? 'closed'
+    this.#connections.delete(connection)
+    this.history.ended(channel.record ?? this.history.connected(card, connection.began, false), card, reason)
+    if (channel.session === undefined) return // was never in
+    const { client } = card.identity!
+    if (this.#online.get(client.clientId) === channel) this.#online.delete(client.clientId)
     const dropped = channel.dropped // messages that it was too slow for
     const slow = dropped > 0 ? { dropped } : {}
-    this.#log.info('client disconnected', { ...channel.who(), username: client.username, reason, ...slow })
+    this.#log.info('client disconnected', { ...card.fields, username: client.username, reason, ...slow })
     this.#hooks.tell('client.disconnected', client, reason)
   }
 
-  #isTopic(topic: string): boolean {
-    return isTopicName(topic) && this.#fits(topic)
-  }
-
-  #fits(topic: string): boolean {
-    return Buffer.byteLength(topic) <= 65_535 && levelsOf(topic) <= this.#options.maxTopicLevels
-  }
-
   /** What plugins make of a message. Its QoS stays the publisher's, since the acknowledgement hangs on it. */
-  async #pass(message: Message): Promise<Message | null> {
+  async #filter(message: Message): Promise<Message | null> {
     const { topic, payload, qos, retain, from } = message
     const next = await this.#hooks.pass('message.publish', { topic, payload: Buffer.from(payload), qos, retain, from })
     if (next === null) return null
-    if (!this.#isTopic(next.topic)) {
+    if (!this.ingress.isTopic(next.topic)) {
       this.#log.error('message.publish gave a bad topic; the message is lost', { clientId: from, topic: next.topic })
       return null
     }

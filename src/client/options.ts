@@ -3,8 +3,9 @@
 import type { Rate } from '../base/rate-limit.js'
 import type { MqttOptions } from '../config/broker-keys.js'
 import type { DispatcherOptions } from '../delivery/dispatcher.js'
+import type { IngressOptions } from '../delivery/ingress.js'
 import { Priorities } from '../delivery/session/mqueue.js'
-import type { SessionLimits } from '../delivery/session/session.js'
+import type { SessionLimits } from '../delivery/session/session-limits.js'
 
 export interface ChannelOptions {
   /** Bytes. */
@@ -40,13 +41,19 @@ export function channelOptionsOf({ session, client, ...options }: MqttOptions): 
   }
 }
 
-export function dispatcherOptionsOf({ sharedSubscriptionStrategy, session, retain }: MqttOptions): DispatcherOptions {
+export function dispatcherOptionsOf({ sharedSubscriptionStrategy, session }: MqttOptions): DispatcherOptions {
   return {
     shareStrategy: sharedSubscriptionStrategy,
+    ignoreLoopDeliver: session.ignoreLoopDeliver,
+    upgradeQos: session.upgradeQos
+  }
+}
+
+export function ingressOptionsOf({ maxTopicLevels, retain }: MqttOptions): IngressOptions {
+  return {
+    maxTopicLevels,
     maxRetained: retain.maxMessageNum,
     maxRetainedPayload: retain.maxPayloadSize,
-    ignoreLoopDeliver: session.ignoreLoopDeliver,
-    upgradeQos: session.upgradeQos,
     retainExpiry: retain.expiryInterval
   }
 }

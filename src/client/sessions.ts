@@ -3,109 +3,16 @@
  * will is sent when its delay is over, and the session ends when it expires.
  */
 
-import { now, type TimerWheel, type WheelItem } from '../base/timer-wheel.js'
+import type { TimerWheel } from '../base/timer-wheel.js'
 import type { Dispatcher } from '../delivery/dispatcher.js'
-import { Session, type SessionHost, type SessionLimits } from '../delivery/session/session.js'
-import { type Durability, type Persistence, SessionLog } from '../persistence/persistence.js'
-import type { LastWill, WillRecord } from './will.js'
-
-/** Seconds; 0xffffffff never expires (MQTT 5, section 3.1.2.11.2). */
-const never = 0xffffffff
-
-/** What the store has of a session beside its subscriptions and messages, in JSON. Times are milliseconds since 1970. */
-export interface SessionRecord {
-  /** By which its other records know it. */
-  readonly id: number
-  readonly clientId: string
-  readonly createdAt: number
-  /** Seconds. */
-  readonly expiry: number
-  /** Since when its client is away; null: it was there. */
-  readonly awayAt: number | null
-  /** Not yet sent. */
-  readonly will: WillRecord | null
-  /** Packet ids under way, in order, while its client is away. */
-  readonly underWay: readonly number[]
-}
-
-/** A session and its time alone. */
-class SessionLifetime implements WheelItem {
-  readonly session: Session
-  readonly #wheel: TimerWheel
-  readonly #over: () => void
-  expirySeconds: number
-  /** The client's, from its CONNECT on until it is sent or no longer due. */
-  will: LastWill | undefined
-  /** It is being judged; the store has it until it is routed. */
-  #leaving: LastWill | undefined
-  #willAt = Number.POSITIVE_INFINITY
-  #expiresAt = Number.POSITIVE_INFINITY
-  /** On the clock of the wall. */
-  #awayAt: number | undefined
-
-  constructor(session: Session, expirySeconds: number, wheel: TimerWheel, over: () => void) {
-    this.session = session
-    this.expirySeconds = expirySeconds
-    this.#wheel = wheel
-    this.#over = over
-  }
-
-  /** @param since on the clock of the wall. */
-  disconnected(since = Date.now()): void {
-    const from = now() - Math.max(0, Date.now() - since)
-    this.#awayAt = since
-    this.#expiresAt = this.expirySeconds >= never ? Number.POSITIVE_INFINITY : from + this.expirySeconds * 1000
-    this.#willAt =
-      this.will === undefined ? Number.POSITIVE_INFINITY : Math.min(from + this.will.delay * 1000, this.#expiresAt)
-  }
-
-  /** The client is back: the will it left is no longer due [MQTT-3.1.3-9]. */
-  resumed(will: LastWill | undefined): void {
-    this.will = will
-    this.#awayAt = undefined
-    this.#willAt = this.#expiresAt = Number.POSITIVE_INFINITY
-  }
-
-  get isOver(): boolean {
-    return this.#expiresAt <= now()
-  }
-
-  deadline(): number {
-    return Math.min(this.#willAt, this.#expiresAt)
-  }
-
-  expire(): void {
-    this.sendWill()
-    if (this.isOver) this.#over()
-    else this.#wheel.watch(this)
-  }
-
-  sendWill(): void {
-    const { will } = this
-    this.will = undefined
-    this.#willAt = Number.POSITIVE_INFINITY
-    if (will === undefined) return
-    this.#leaving = will
-    void will.publish().then(() => {
-      if (this.#leaving === will) this.#leaving = undefined
-      this.session.sessionLog?.changed()
-    })
-  }
-
-  record(id: number): Uint8Array {
-    const { session, expirySeconds, will } = this
-    const record: SessionRecord = {
-      id,
-      clientId: session.clientId,
-      createdAt: session.createdAt.getTime(),
-      expiry: expirySeconds,
-      awayAt: this.#awayAt ?? null,
-      will: (will ?? this.#leaving)?.record() ?? null,
-      underWay: this.#awayAt === undefined ? [] : session.underWay()
-    }
-    return Buffer.from(JSON.stringify(record))
-  }
-}
+import { Session, type SessionHost } from '../delivery/session/session.js'
+import type { SessionLimits } from '../delivery/session/session-limits.js'
+import type { Durability } from '../persistence/durability.js'
+import type { Persistence } from '../persistence/persistence.js'
+import type { SessionRecord } from '../persistence/records.js'
+import { SessionLog } from '../persistence/session-log.js'
+import { SessionLifetime } from './lifetime.js'
+import type { LastWill } from './will.js'
 
 /** What a client that comes in finds. */
 export interface Opened {
@@ -162,9 +69,25 @@ export class Sessions {
    * @param will published when the client goes without saying so.
    */
   open(clientId: string, cleanStart: boolean, expirySeconds: number, will: LastWill | undefined): Opened {
-    const before = this.#lifetimes.get(clientId)
     const { persistence } = this.#dispatcher
-    if (persistence?.queue.isFailing !== true) persistence?.gather() // else who comes in would wait for the next try
+    let opened!: Omit<Opened, 'durability'>
+    const work = (): void => {
+      opened = this.#open(clientId, cleanStart, expirySeconds, will)
+    }
+    // While the store fails, who comes in would wait for the next try.
+    if (persistence === undefined || persistence.queue.isFailing) work()
+    else return { durability: persistence.transaction(work), ...opened }
+    return { durability: undefined, ...opened }
+  }
+
+  #open(
+    clientId: string,
+    cleanStart: boolean,
+    expirySeconds: number,
+    will: LastWill | undefined
+  ): Omit<Opened, 'durability'> {
+    const { persistence } = this.#dispatcher
+    const before = this.#lifetimes.get(clientId)
     if (before !== undefined && !cleanStart && !before.isOver) {
       const { session } = before
       this.#wheel.forget(before)
@@ -172,7 +95,7 @@ export class Sessions {
       before.expirySeconds = expirySeconds
       if (expirySeconds === 0) this.#forget(session)
       session.sessionLog?.changed()
-      return { session, present: true, durability: persistence?.gathered() }
+      return { session, present: true }
     }
     if (before !== undefined) this.#end(clientId, before)
     const session = new Session(clientId, this.#limits, this.#host, new Date(), this.#dispatcher.metrics)
@@ -182,7 +105,7 @@ export class Sessions {
       this.#keep(lifetime, new SessionLog(persistence, clientId, session))
       session.sessionLog?.changed()
     }
-    return { session, present: false, durability: persistence?.gathered() }
+    return { session, present: false }
   }
 
   #lifetimeOf(session: Session, expirySeconds: number): SessionLifetime {
@@ -193,16 +116,16 @@ export class Sessions {
     return lifetime
   }
 
-  #keep(lifetime: SessionLifetime, keep: SessionLog): void {
-    lifetime.session.sessionLog = keep
-    keep.record = () => (lifetime.session.sessionLog === keep ? lifetime.record(keep.id) : undefined)
+  #keep(lifetime: SessionLifetime, log: SessionLog): void {
+    lifetime.session.sessionLog = log
+    log.record = () => (lifetime.session.sessionLog === log ? lifetime.record(log.id) : undefined)
   }
 
   /** It ends with its connection now, and nothing of it would be of use after a crash. */
   #forget(session: Session): void {
     const { sessionLog } = session
     if (sessionLog === undefined) return
-    this.#dispatcher.forget(session, session.waiting())
+    session.forget(session.waiting())
     sessionLog.changed()
   }
 

@@ -2,7 +2,9 @@
 import type { Identity } from '../access/access.js'
 import type { Action, ClientInfo } from '../base/client-info.js'
 import type { Log } from '../base/log/log.js'
+import type { Ingress } from '../delivery/ingress.js'
 import { Message } from '../delivery/message.js'
+import type { WillRecord } from '../persistence/records.js'
 import type { Will } from '../wire/packets.js'
 import { packet } from '../wire/packets.js'
 import { encodeProperties, In, readProperties } from '../wire/properties.js'
@@ -11,35 +13,21 @@ import { Reader } from '../wire/reader.js'
 /** What it takes to publish one. */
 export interface WillDeps {
   authorize(identity: Identity, action: Action, topic: string): boolean | Promise<boolean>
-  readonly filter: ((message: Message) => Promise<Message | null>) | undefined
-  readonly dispatcher: { publish(message: Message): number }
+  readonly ingress: Ingress
   readonly log: Log
-}
-
-/** As the store has it, in JSON; bytes are base64. */
-export interface WillRecord {
-  readonly topic: string
-  readonly payload: string
-  readonly qos: 0 | 1 | 2
-  readonly retain: boolean
-  readonly properties: string
-  readonly delay: number
-  readonly mountpoint: string
-  readonly superuser: boolean
-  readonly client: Omit<ClientInfo, 'connectedAt'> & { readonly connectedAt: string }
 }
 
 export class LastWill {
   readonly #will: Will
   readonly #identity: Identity
   readonly #mountpoint: string
-  readonly #host: WillDeps
+  readonly #deps: WillDeps
 
-  constructor(will: Will, identity: Identity, mountpoint: string, host: WillDeps) {
+  constructor(will: Will, identity: Identity, mountpoint: string, deps: WillDeps) {
     this.#will = will
     this.#identity = identity
     this.#mountpoint = mountpoint
-    this.#host = host
+    this.#deps = deps
   }
 
   /** Seconds until it is sent. */
@@ -47,22 +35,23 @@ export class LastWill {
     return this.#will.delay
   }
 
-  /** Resolves when it has been routed, or is not to be. */
+  /** Resolves when it is with who wants it, and on disk where it must be; or is not to be sent. */
   publish(): Promise<void> {
     return this.#publish().catch((err: unknown) =>
-      this.#host.log.error('will', { clientId: this.#identity.client.clientId, err })
+      this.#deps.log.error('will', { clientId: this.#identity.client.clientId, err })
     )
   }
 
   async #publish(): Promise<void> {
     const { topic, payload, qos, retain, properties } = this.#will
-    const { dispatcher, filter } = this.#host
-    if (!(await this.#host.authorize(this.#identity, 'publish', topic))) return
+    const { ingress } = this.#deps
+    if (!(await this.#deps.authorize(this.#identity, 'publish', topic))) return
     const from = this.#identity.client.clientId
     let message: Message | null = Message.withProperties(topic, payload, { qos, retain, from }, properties)
+    const { filter } = ingress
     if (filter !== undefined) message = await filter(message)
     if (message === null) return
-    dispatcher.publish(this.#mountpoint === '' ? message : message.under(this.#mountpoint))
+    await ingress.deliver(this.#mountpoint === '' ? message : message.under(this.#mountpoint))
   }
 
   record(): WillRecord {
@@ -86,7 +75,7 @@ export class LastWill {
 export function willFrom(
   { payload, properties, mountpoint, superuser, client, ...rest }: WillRecord,
   identify: (client: ClientInfo, superuser: boolean) => Identity,
-  host: WillDeps
+  deps: WillDeps
 ): LastWill {
   const encoded = packet(0, Buffer.from(properties, 'base64')).subarray(1) // with the length that stands before them
   const will = {
@@ -98,6 +87,6 @@ export function willFrom(
     will,
     identify({ ...client, connectedAt: new Date(client.connectedAt) }, superuser),
     mountpoint,
-    host
+    deps
   )
 }

@@ -31,7 +31,7 @@ export const broker = {
   }),
   'broker stats': command({
     summary: 'Show broker statistics of clients, topics, subscribers',
-    run: ({ clients }) => clients.stats(),
+    run: server => server.stats(),
     print: stats => lines(stats, 20)
   }),
   'broker metrics': command({

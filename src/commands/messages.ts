@@ -42,8 +42,8 @@ export const messages = {
       ['--qos <qos>', 'of the message; 0'],
       ['--size <bytes>', 'of its payload; 0']
     ],
-    run: ({ clients }, { clientId, topic, from, qos, size }) =>
-      clients.explain.whyMessage({
+    run: ({ explain }, { clientId, topic, from, qos, size }) =>
+      explain.whyMessage({
         clientId,
         topic,
         from,

@@ -1,10 +1,10 @@
 import { BrokerError } from '../base/errors.js'
 import type { Subscription } from '../delivery/router.js'
-import type { Session } from '../delivery/session/session.js'
+import type { Subscriber } from '../delivery/subscriber.js'
 import type { Server } from '../server/server.js'
 import { command, line, visible } from './command.js'
 
-const row = ({ subscriber, filter, qos }: Subscription<Session>) => {
+const row = ({ subscriber, filter, qos }: Subscription<Subscriber>) => {
   const [, share, topic] = /^(?:\$local\/)?(?:(\$queue|\$share\/[^/]+)\/)?(.*)$/s.exec(filter)!
   return {
     client_id: subscriber.clientId,

@@ -1,30 +1,29 @@
 /**
- * The incoming side of one connection: its PUBLISH and PUBREL packets, read where
+ * The incoming side of one connection: PUBLISH and its acknowledgements, read where
  * they lie in the socket's bytes. Nothing is made of a message that is only passed
  * on: no packet object, no payload, no string unless the topic differs from the last.
  */
 import { isUtf8 } from 'node:buffer'
 import type { Outbox } from '../net/outbox.js'
 import type { Metrics } from '../observe/metrics.js'
-import { Durability } from '../persistence/persistence.js'
-import type { QoS } from '../wire/frame.js'
-import { checkResponseTopic } from '../wire/packets.js'
+import { Durability } from '../persistence/durability.js'
+import { PacketType, type QoS } from '../wire/frame.js'
+import { ackWithReason, checkResponseTopic, readAck, type Version } from '../wire/packets.js'
 import { In, readProperties } from '../wire/properties.js'
 import { Reader } from '../wire/reader.js'
 import { malformed, PacketError, protocolError, Reason, type ReasonCode } from '../wire/reason-codes.js'
 import { isTopicName, levelsOf } from '../wire/topic.js'
-import type { Dispatcher } from './dispatcher.js'
+import type { Ingress } from './ingress.js'
 import { Message } from './message.js'
 import type { Match } from './router.js'
 import { Acks } from './session/acks.js'
 import type { Session } from './session/session.js'
+import type { Subscriber } from './subscriber.js'
 
 /** What a connection's messages must pass before they are routed. */
 export interface PublishPolicy {
   /** At once where it can; false denies. */
   mayPublish(topic: string): boolean | Promise<boolean>
-  /** Undefined when no plugin wants to see messages, which is asked for each. */
-  readonly filter: ((message: Message) => Promise<Message | null>) | undefined
   /** A denied message: true when the connection is to be ended for it. */
   denied(topic: string): boolean
   /** The levels a topic may have. */
@@ -35,6 +34,8 @@ export interface PublishPolicy {
   readonly mountpoint: string
   /** Topic aliases that the client may use. */
   readonly topicAliasMaximum: number
+  /** Whether its connection is over: nothing is answered any more. */
+  readonly isClosed: boolean
   /** Whether a payload that is said to be text must be (MQTT 5, section 3.3.2.3.2). */
   readonly checkPayloadFormat: boolean
 }
@@ -48,28 +49,57 @@ const view = new Message()
 
 const none = Buffer.alloc(0)
 
+/** The work of a transaction: functions that are made once, so that a message needs no closure. */
+let take: (inbound: Inbound, message: Message) => void
+let release: (inbound: Inbound, packetId: number) => void
+
 export class Inbound {
-  readonly #dispatcher: Dispatcher
+  static {
+    take = (inbound, message) => {
+      if (message.qos === 2) inbound.#session.awaitRelease(inbound.#packetId)
+      inbound.#receivers = inbound.#ingress.accept(message, inbound.#known)
+    }
+    release = (inbound, packetId) => {
+      inbound.#isKnown = inbound.#session.release(packetId)
+    }
+  }
+
+  readonly #ingress: Ingress
   readonly #metrics: Metrics
   readonly #session: Session
   readonly #acks: Acks
-  readonly #gate: PublishPolicy
+  readonly #policy: PublishPolicy
+  readonly #mountpoint: string
+  readonly #maxAwaitingRel: number
+  readonly #version: Version
   readonly #isVersion5: boolean
+  readonly #out: Outbox
   #aliases: Map<number, string> | undefined
   /** The last topic as bytes and text, and who wanted it. */
   #topicBytes: Buffer = none
   #topic = ''
-  #match: Match<Session> | undefined
+  #match: Match<Subscriber> | undefined
   #matchVersion = -1
+  /** Of the message whose transaction is under way: its packet id, who wants it, and how many got it. */
+  #packetId = 0
+  #known: Match<Subscriber> | undefined
+  #receivers = 0
+  /** Whether the id of the PUBREL under way was known. */
+  #isKnown = false
   /** Payload Format Indicator of the last message. */
   #saysText = false
 
-  constructor(dispatcher: Dispatcher, session: Session, out: Outbox, gate: PublishPolicy, isVersion5: boolean) {
-    this.#dispatcher = dispatcher
-    this.#metrics = dispatcher.metrics
+  constructor(ingress: Ingress, session: Session, out: Outbox, policy: PublishPolicy, version: Version) {
+    const isVersion5 = version === 5
+    this.#version = version
+    this.#out = out
+    this.#ingress = ingress
+    this.#metrics = ingress.dispatcher.metrics
     this.#session = session
     this.#acks = new Acks(out, isVersion5, packetId => this.#refused(packetId))
-    this.#gate = gate
+    this.#policy = policy
+    this.#mountpoint = policy.mountpoint
+    this.#maxAwaitingRel = policy.maxAwaitingRel
     this.#isVersion5 = isVersion5
   }
 
@@ -120,7 +150,7 @@ export class Inbound {
       return this.#judge(message, packetId)
     }
     const whole = this.#withProperties(message, payloadAt)
-    if (this.#gate.checkPayloadFormat && this.#saysText && !isUtf8(whole.payload)) {
+    if (this.#policy.checkPayloadFormat && this.#saysText && !isUtf8(whole.payload)) {
       if (qos === 0) throw new PacketError(Reason.PAYLOAD_FORMAT_INVALID, 'payload is not UTF-8')
       this.#acknowledge(qos, packetId, Reason.PAYLOAD_FORMAT_INVALID)
       return undefined
@@ -135,12 +165,66 @@ export class Inbound {
 
   /** The message is not kept: its id is free, unless it has been given to another meanwhile. */
   #refused(packetId: number): void {
-    if (this.#session.durabilities?.get(packetId)?.failed) this.#session.release(packetId)
+    if (this.#session.awaitingRel.durabilityOf(packetId)?.failed) this.#session.release(packetId)
   }
 
-  /** PUBREL: the message may be forgotten; false when it was not known [MQTT-4.3.3-11]. */
-  release(packetId: number): boolean {
-    return this.#session.release(packetId)
+  /** Takes the PUBACK, PUBREC, PUBREL or PUBCOMP whose packet id begins at `at`. Throws a PacketError. */
+  acknowledged(type: number, bytes: Buffer, at: number, end: number): void {
+    let packetId: number
+    let reason = 0
+    if (end - at === 2) {
+      packetId = (bytes[at]! << 8) | bytes[at + 1]!
+      if (packetId === 0) throw protocolError('packet identifier 0')
+    } else {
+      ;({ packetId, reason } = readAck(type, bytes, at, end, this.#version))
+    }
+    const session = this.#session
+    const metrics = this.#metrics
+    if (type === PacketType.PUBACK) {
+      metrics.pubackReceived++
+      if (!session.acknowledged(packetId)) metrics.pubackMissed++
+    } else if (type === PacketType.PUBCOMP) {
+      metrics.pubcompReceived++
+      if (!session.completed(packetId)) metrics.pubcompMissed++
+    } else if (type === PacketType.PUBREC) {
+      metrics.pubrecReceived++
+      if (session.received(packetId, reason >= 0x80)) return
+      metrics.pubrecMissed++
+      if (reason >= 0x80) return
+      metrics.pubrelSent++
+      this.#answerUnknown(0x62, packetId)
+    } else this.#released(packetId)
+  }
+
+  /** PUBREL: the id is free, and PUBCOMP is sent when the store has it so [MQTT-4.3.3-11]. */
+  #released(packetId: number): void {
+    const metrics = this.#metrics
+    const { persistence } = this.#ingress
+    metrics.pubrelReceived++
+    this.#isKnown = false
+    let durability: Durability | undefined
+    if (persistence === undefined) this.#isKnown = this.#session.release(packetId)
+    else durability = persistence.transaction(release, this, packetId)
+    const isKnown = this.#isKnown
+    if (!isKnown) metrics.pubrelMissed++
+    if (durability?.isOpen !== true) return this.#complete(packetId, isKnown)
+    durability.whenSettled({
+      durabilitySettled: () => {
+        if (!this.#policy.isClosed) this.#complete(packetId, isKnown)
+      }
+    })
+  }
+
+  #complete(packetId: number, isKnown: boolean): void {
+    this.#metrics.pubcompSent++
+    if (isKnown) this.#out.acknowledge(0x70, packetId)
+    else this.#answerUnknown(0x70, packetId)
+  }
+
+  /** PUBREL or PUBCOMP for an id that nobody knows: MQTT 5 says so, MQTT 3 goes on as if it did [MQTT-4.3.3-11]. */
+  #answerUnknown(header: number, packetId: number): void {
+    if (!this.#isVersion5) return this.#out.acknowledge(header, packetId)
+    this.#out.write(ackWithReason(header, packetId, Reason.PACKET_IDENTIFIER_NOT_FOUND))
   }
 
   /** The topic's text, if it is not the last one again. */
@@ -164,7 +248,7 @@ export class Inbound {
   #setTopic(topic: string, bytes: Buffer): void {
     // [MQTT-3.3.2-2]; MQTT 5 has a reason code for what MQTT 3 can only close for
     if (!isTopicName(topic)) throw new PacketError(Reason.TOPIC_NAME_INVALID, 'topic name')
-    if (levelsOf(topic) > this.#gate.maxTopicLevels)
+    if (levelsOf(topic) > this.#policy.maxTopicLevels)
       throw new PacketError(Reason.TOPIC_NAME_INVALID, 'too many topic levels')
     this.#topic = topic
     this.#topicBytes = bytes
@@ -185,7 +269,7 @@ export class Inbound {
     this.#saysText = properties.payloadFormatIndicator === 1
     const { topicAlias, subscriptionIdentifier, messageExpiryInterval } = properties
     if (subscriptionIdentifier !== undefined) throw protocolError('a subscription identifier from a client') // [MQTT-3.3.4-6]
-    if (topicAlias !== undefined && (topicAlias === 0 || topicAlias > this.#gate.topicAliasMaximum)) {
+    if (topicAlias !== undefined && (topicAlias === 0 || topicAlias > this.#policy.topicAliasMaximum)) {
       throw new PacketError(Reason.TOPIC_ALIAS_INVALID, `topic alias ${topicAlias}`) // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
     }
     if (topicEnd > topicAt + 2) {
@@ -224,15 +308,15 @@ export class Inbound {
         this.#acknowledgeAgain(packetId)
         return undefined
       }
-      if (awaitingRel.size >= this.#gate.maxAwaitingRel) {
+      if (awaitingRel.size >= this.#maxAwaitingRel) {
         this.#metrics.qos2Dropped++
         throw new PacketError(Reason.RECEIVE_MAXIMUM_EXCEEDED, 'too many QoS 2 messages under way') // [MQTT-3.3.4-7]
       }
     }
-    const verdict = this.#gate.mayPublish(message.topic)
-    if (verdict === true && this.#gate.filter === undefined) {
+    const verdict = this.#policy.mayPublish(message.topic)
+    if (verdict === true && this.#ingress.filter === undefined) {
       this.#accept(message, packetId, this.#matched())
-      const { maxAwaitingRel } = this.#gate
+      const maxAwaitingRel = this.#maxAwaitingRel
       return this.#acks.length < maxAwaitingRel ? undefined : this.#acks.roomy(maxAwaitingRel)
     }
     if (verdict === false) {
@@ -244,7 +328,7 @@ export class Inbound {
 
   async #judgeLater(message: Message, packetId: number, verdict: boolean | Promise<boolean>): Promise<void> {
     if (!(await verdict)) return this.#deny(message, packetId)
-    const filter = this.#gate.filter
+    const filter = this.#ingress.filter
     const passed = filter === undefined ? message : await filter(message)
     if (passed !== null) this.#accept(passed, packetId, undefined)
     else {
@@ -253,8 +337,8 @@ export class Inbound {
     }
   }
 
-  #matched(): Match<Session> {
-    const { router } = this.#dispatcher
+  #matched(): Match<Subscriber> {
+    const { router } = this.#ingress.dispatcher
     if (this.#matchVersion !== router.version || this.#match === undefined) {
       this.#match = router.match(this.#topic)
       this.#matchVersion = router.version
@@ -262,45 +346,42 @@ export class Inbound {
     return this.#match
   }
 
-  #accept(judged: Message, packetId: number, known: Match<Session> | undefined): void {
-    const mounted = this.#gate.mountpoint !== ''
-    const message = mounted ? judged.under(this.#gate.mountpoint) : judged
+  #accept(judged: Message, packetId: number, known: Match<Subscriber> | undefined): void {
+    const mounted = this.#mountpoint !== ''
+    const message = mounted ? judged.under(this.#mountpoint) : judged
     const match = mounted ? undefined : known
     const { qos } = message
     if (qos === 2 && this.#session.awaitingRel.has(packetId)) {
       return this.#acknowledgeAgain(packetId) // while it was judged
     }
-    const { persistence } = this.#dispatcher
+    const { persistence } = this.#ingress
     if (qos === 0 || persistence === undefined) {
       if (qos === 2) this.#session.awaitRelease(packetId) // before it is routed, or a second one would be too
-      const receivers = this.#dispatcher.publish(message, match)
+      const receivers = this.#ingress.accept(message, match)
       return this.#acknowledge(qos, packetId, receivers === 0 ? Reason.NO_MATCHING_SUBSCRIBERS : Reason.SUCCESS)
     }
     if (
       persistence.queue.isFailing &&
-      (this.#dispatcher.isKept(message, match) || (qos === 2 && this.#session.sessionLog !== undefined))
+      (this.#ingress.mustRefuse(message, match) || (qos === 2 && this.#session.isStored))
     ) {
       return this.#acknowledge(qos, packetId, Reason.SUCCESS, refused)
     }
-    persistence.gather()
-    if (qos === 2) this.#session.awaitRelease(packetId)
-    const receivers = this.#dispatcher.publish(message, match)
-    const durability = persistence.gathered()
-    if (qos === 2 && durability !== undefined) {
-      this.#session.durabilities ??= new Map()
-      this.#session.durabilities.set(packetId, durability)
-    }
-    this.#acknowledge(qos, packetId, receivers === 0 ? Reason.NO_MATCHING_SUBSCRIBERS : Reason.SUCCESS, durability)
+    this.#packetId = packetId
+    this.#known = match
+    const durability = persistence.transaction(take, this, message)
+    if (qos === 2 && durability !== undefined) this.#session.awaitingRel.waitFor(packetId, durability)
+    const reason = this.#receivers === 0 ? Reason.NO_MATCHING_SUBSCRIBERS : Reason.SUCCESS
+    this.#acknowledge(qos, packetId, reason, durability)
   }
 
   /** It has been routed already [MQTT-4.3.3-10], which may not be on disk yet. */
   #acknowledgeAgain(packetId: number): void {
-    this.#acknowledge(2, packetId, Reason.SUCCESS, this.#session.durabilities?.get(packetId))
+    this.#acknowledge(2, packetId, Reason.SUCCESS, this.#session.awaitingRel.durabilityOf(packetId))
   }
 
   #deny(message: Message, packetId: number): void {
     this.#metrics.denied++
-    if (this.#gate.denied(message.topic)) throw new PacketError(Reason.NOT_AUTHORIZED, 'not authorized')
+    if (this.#policy.denied(message.topic)) throw new PacketError(Reason.NOT_AUTHORIZED, 'not authorized')
     this.#acknowledge(message.qos, packetId, Reason.NOT_AUTHORIZED)
   }
 

@@ -1,13 +1,12 @@
 /**
- * A subscriber inside the program that the broker is embedded in. To the router it is
- * a session like any other; what it is given is handed on at once, and after what is
- * being routed is with everybody.
+ * A subscriber inside the program that the broker is embedded in. It has no session: what it is given is handed on at
+ * once, after what is being routed is with everybody.
  */
 import type { QoS } from '../wire/frame.js'
 import { splitShared } from '../wire/topic.js'
 import type { Dispatcher } from './dispatcher.js'
 import type { Message } from './message.js'
-import { Session } from './session/session.js'
+import type { Subscriber } from './subscriber.js'
 
 type Take = (message: Message, qos: QoS, retain: boolean) => void
 
@@ -29,26 +28,23 @@ export function subscribeInline(dispatcher: Dispatcher, filter: string, take: Ta
   }
 }
 
-const limits = { maxInflight: 0, maxQueued: 0, storeQos0: false }
-
-class InlineSubscriber extends Session {
+class InlineSubscriber implements Subscriber {
+  readonly clientId = '$embedded'
+  readonly online = true
+  readonly ready = true
+  readonly isStored = false
   readonly #take: Take
 
   constructor(take: Take) {
-    super('$embedded', limits)
     this.#take = take
   }
 
-  override get online(): boolean {
-    return true
-  }
+  subscribed(): void {}
 
-  override get ready(): boolean {
-    return true
-  }
+  unsubscribed(): void {}
 
-  override deliver(message: Message, qos: QoS, retain: boolean): void {
-    const kept = message.owned()
-    queueMicrotask(() => this.#take(kept, qos, retain))
+  deliver(message: Message, qos: QoS, retain: boolean): void {
+    const owned = message.owned()
+    queueMicrotask(() => this.#take(owned, qos, retain))
   }
 }

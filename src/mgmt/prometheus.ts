@@ -30,7 +30,7 @@ export async function figures(server: Server): Promise<{ text: string; type: str
     if (name === 'messages/retained') gauge('broker_messages_retained', name, value)
     else counter(`broker_${flat(name)}_total`, name, value)
   }
-  for (const [name, value] of Object.entries(clients.stats())) gauge(`broker_${flat(name)}`, name, value)
+  for (const [name, value] of Object.entries(server.stats())) gauge(`broker_${flat(name)}`, name, value)
   const latency = 'Time of messages through the broker; a sample is the slowest of a turn of the event loop'
   registry.registerMetric(histogram('broker_message_latency_seconds', latency, clients.metrics.latency))
   const doors = [...listeners, ...(management?.listeners ?? [])]

@@ -8,6 +8,7 @@ import { banned } from '../commands/banned.js'
 import type { Message } from '../delivery/message.js'
 import type { Subscription } from '../delivery/router.js'
 import type { Session } from '../delivery/session/session.js'
+import type { Subscriber } from '../delivery/subscriber.js'
 import type { ListenerInfo } from '../net/listener.js'
 import type { Alarm } from '../observe/alarms.js'
 import type { Reload } from '../server/reload.js'
@@ -196,7 +197,7 @@ const nodes: Route[] = [
   ...ofNodes('monitoring/metrics', 'Metrics', numbers, ({ clients }) =>
     clients.metrics.standard(clients.dispatcher.retained.size)
   ),
-  ...ofNodes('monitoring/stats', 'Stats', numbers, ({ clients }) => clients.stats())
+  ...ofNodes('monitoring/stats', 'Stats', numbers, server => server.stats())
 ]
 
 // ── clients, sessions, subscriptions, routes ─────────────────────────────────
@@ -249,7 +250,7 @@ const sessionSchema = object({
   created_at: text
 })
 
-const subscriptionRow = ({ subscriber, filter, qos }: Subscription<Session>) => ({
+const subscriptionRow = ({ subscriber, filter, qos }: Subscription<Subscriber>) => ({
   client_id: subscriber.clientId,
   topic: filter,
   qos

@@ -7,10 +7,11 @@
 
 import type { ClientInfo } from '../base/client-info.js'
 import { description, localTime, uptime } from '../base/uptime.js'
-import type { ClientManager } from '../client/manager.js'
+import type { Ingress } from '../delivery/ingress.js'
 import { Message } from '../delivery/message.js'
 import type { Hooks } from '../plugins/hooks.js'
 import type { Alarm } from './alarms.js'
+import type { Stats } from './stats.js'
 
 export interface SysOptions {
   readonly node: string
@@ -27,15 +28,17 @@ const presenceQos = 1
 
 export class SysTopics {
   readonly #options: SysOptions
-  readonly #broker: ClientManager
+  readonly #ingress: Ingress
+  readonly #stats: () => Stats
   readonly #hooks: Hooks
   readonly #root: string
   #interval = 0
   readonly #timers: NodeJS.Timeout[] = []
 
-  constructor(options: SysOptions, broker: ClientManager, hooks: Hooks) {
+  constructor(options: SysOptions, ingress: Ingress, stats: () => Stats, hooks: Hooks) {
     this.#options = options
-    this.#broker = broker
+    this.#ingress = ingress
+    this.#stats = stats
     this.#hooks = hooks
     this.#root = `$SYS/brokers/${options.node}`
   }
@@ -84,13 +87,13 @@ export class SysTopics {
 
   /** Of a client, in a topic of its own: mostly nobody wants to know, and then it costs next to nothing. */
   #tellOf(topic: string, said: object): void {
-    const { dispatcher } = this.#broker
+    const { dispatcher } = this.#ingress
     const whole = `${this.#root}/${topic}`
     const match = dispatcher.router.matchOnce(whole)
     if (match.routes.length === 0 && match.groups.length === 0) return
     const message = Message.of(whole, Buffer.from(JSON.stringify(said)), { qos: presenceQos })
     message.counts = 0
-    dispatcher.publish(message, match)
+    this.#ingress.accept(message, match)
   }
 
   /** @param topic behind `$SYS/brokers/<node>/`. */
@@ -101,7 +104,7 @@ export class SysTopics {
   #publish(topic: string, payload: string, options: { qos?: 0 | 1; retain?: boolean } = {}): void {
     const message = Message.of(topic, Buffer.from(payload), options)
     message.counts = 0
-    this.#broker.dispatcher.publish(message)
+    this.#ingress.accept(message)
   }
 
   #heartbeat(): void {
@@ -116,9 +119,9 @@ export class SysTopics {
     this.#publish('$SYS/brokers', node, { retain })
     this.publish('version', version, { retain })
     this.publish('sysdescr', description, { retain })
-    const { dispatcher, metrics } = this.#broker
-    for (const [name, n] of Object.entries(this.#broker.stats())) this.publish(`stats/${name}`, String(n))
-    for (const [name, n] of Object.entries(metrics.standard(dispatcher.retained.size))) {
+    const { metrics, retained } = this.#ingress.dispatcher
+    for (const [name, n] of Object.entries(this.#stats())) this.publish(`stats/${name}`, String(n))
+    for (const [name, n] of Object.entries(metrics.standard(retained.size))) {
       this.publish(`metrics/${name}`, String(n))
     }
   }

@@ -214,7 +214,7 @@ class Watching {
   async run(tell: (sample: Sample) => void): Promise<void> {
     const { signal } = this.#over
     this.#delay.enable()
-    this.#server.clients.dispatcher.sample = this.#topics
+    this.#server.clients.ingress.sample = this.#topics
     this.#from = performance.now()
     try {
       await this.#look()
@@ -230,8 +230,8 @@ class Watching {
   stop(): void {
     this.#over.abort()
     this.#delay.disable()
-    const { dispatcher } = this.#server.clients
-    if (dispatcher.sample === this.#topics) dispatcher.sample = undefined
+    const { ingress } = this.#server.clients
+    if (ingress.sample === this.#topics) ingress.sample = undefined
   }
 
   /** Every client once; calls `see` with each that was there before. */

@@ -7,8 +7,6 @@
  * One message in `every` is taken, at steps of random length: devices that publish in
  * turn would else be seen always or never.
  */
-import type { Message } from '../delivery/message.js'
-
 interface Counter {
   topic: string
   /** What the topic before it had is in it: that decides who has to go. */
@@ -45,11 +43,12 @@ export class TopicSample {
     return this.#every
   }
 
-  saw(message: Message): void {
+  /** A message to the topic has passed. @param bytes of its payload. */
+  saw(topic: string, bytes: number): void {
     if (--this.#left > 0) return
     const every = this.#every
     this.#left = every === 1 ? 1 : 1 + Math.floor(this.#random() * (2 * every - 1))
-    this.#count(message.topic, every, every * message.payloadLength)
+    this.#count(topic, every, every * bytes)
     if (++this.#taken % enough === 0 && every < sparsest) this.#every *= 2
   }
 

@@ -10,6 +10,7 @@
  *   retained      topic                    → a message
  */
 import { createHash } from 'node:crypto'
+import type { ClientInfo } from '../base/client-info.js'
 import { Message } from '../delivery/message.js'
 import type { QoS } from '../wire/frame.js'
 
@@ -171,4 +172,35 @@ export function decodeEntry(value: Buffer): EntryRecord {
     shared: at === sharedAt ? undefined : value.toString('utf8', sharedAt, at),
     message: flags & inlineBit ? decodeMessage(value, at) : flags & numberedBit ? value.readUIntBE(at, 6) : undefined
   }
+}
+
+// ── sessions ─────────────────────────────────────────────────────────────────
+
+/** What the store has of a session beside its subscriptions and messages, in JSON. Times are milliseconds since 1970. */
+export interface SessionRecord {
+  /** By which its other records know it. */
+  readonly id: number
+  readonly clientId: string
+  readonly createdAt: number
+  /** Seconds. */
+  readonly expiry: number
+  /** Since when its client is away; null: it was there. */
+  readonly awayAt: number | null
+  /** Not yet sent. */
+  readonly will: WillRecord | null
+  /** Packet ids under way, in order, while its client is away. */
+  readonly underWay: readonly number[]
+}
+
+/** The will of a session's client, not yet sent; bytes are base64. */
+export interface WillRecord {
+  readonly topic: string
+  readonly payload: string
+  readonly qos: 0 | 1 | 2
+  readonly retain: boolean
+  readonly properties: string
+  readonly delay: number
+  readonly mountpoint: string
+  readonly superuser: boolean
+  readonly client: Omit<ClientInfo, 'connectedAt'> & { readonly connectedAt: string }
 }

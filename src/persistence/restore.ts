@@ -4,15 +4,22 @@
  * ask how far it is.
  */
 import { setImmediate as turn } from 'node:timers/promises'
-import type { SessionRecord, Sessions } from '../client/sessions.js'
-import type { LastWill, WillRecord } from '../client/will.js'
 import type { Dispatcher } from '../delivery/dispatcher.js'
 import { Message } from '../delivery/message.js'
-import { Outgoing } from '../delivery/session/inflight.js'
+import { Outgoing } from '../delivery/session/outgoing.js'
 import type { Session } from '../delivery/session/session.js'
 import type { Store, Table } from '../store/store.js'
 import type { Persistence } from './persistence.js'
-import { decodeEntry, decodeMessage, decodeSubscription, firstOf, numberKey, secondOf } from './records.js'
+import {
+  decodeEntry,
+  decodeMessage,
+  decodeSubscription,
+  firstOf,
+  numberKey,
+  type SessionRecord,
+  secondOf,
+  type WillRecord
+} from './records.js'
 
 export interface Restored {
   readonly counts: Counts
@@ -28,14 +35,22 @@ export interface Counts {
   readonly retained: number
 }
 
-export interface RestoreParts {
+/** Whoever has the sessions. @template W a will, ready to be sent. */
+export interface SessionOwner<W> {
+  /** Makes the session; its messages follow, and resume() when all is there. */
+  restore(record: SessionRecord, persistence: Persistence, will: W | undefined): Session
+  /** The time alone of the session goes on, or is over. @param since when its client went, on the clock of the wall. */
+  resume(session: Session, since: number): void
+}
+
+export interface RestoreParts<W> {
   readonly store: Store
   readonly persistence: Persistence
   readonly dispatcher: Dispatcher
-  readonly sessions: Sessions
+  readonly sessions: SessionOwner<W>
   /** Messages that may be under way to a client at a time; 0 is no limit. */
   readonly maxInflight: number
-  willFrom(record: WillRecord): LastWill
+  willFrom(record: WillRecord): W
   /** Told now and then how many records have been read. */
   progress(records: number): void
 }
@@ -52,7 +67,7 @@ interface Stored {
   readonly entries: { readonly sequence: number; readonly outgoing: Outgoing }[]
 }
 
-export async function restore(parts: RestoreParts): Promise<Restored> {
+export async function restore<W>(parts: RestoreParts<W>): Promise<Restored> {
   const { store, persistence, dispatcher, sessions, willFrom, progress } = parts
   const now = Date.now()
   let records = 0
@@ -103,7 +118,7 @@ export async function restore(parts: RestoreParts): Promise<Restored> {
   await each('incoming', (key, _value) => {
     const session = byId.get(firstOf(key))?.session
     if (session === undefined) orphan('incoming', key)
-    else session.awaitingRel.set(secondOf(key), 0)
+    else session.awaitingRel.take(secondOf(key), 0)
   })
   const entries = await each('entry', (key, value) => {
     const stored = byId.get(firstOf(key))

@@ -26,6 +26,8 @@ import { Management } from '../mgmt/management.js'
 import { ensureCertificates } from '../net/certificates.js'
 import { Listener, type ListenerContext } from '../net/listener.js'
 import { Alarms } from '../observe/alarms.js'
+import { Explain } from '../observe/explain/explain.js'
+import { type Stats, statsOf } from '../observe/stats.js'
 import { SysTopics } from '../observe/sys-topics.js'
 import { Top } from '../observe/top.js'
 import { Vm } from '../observe/vm.js'
@@ -69,6 +71,7 @@ export class Server {
   readonly access: Access
   readonly alarms: Alarms
   readonly clients: ClientManager
+  readonly explain: Explain
   readonly sys: SysTopics
   readonly vm = new Vm()
   readonly top = new Top(this)
@@ -101,6 +104,8 @@ export class Server {
     this.access = parts.access
     this.alarms = parts.alarms
     this.clients = parts.clients
+    const { ingress, sessions } = parts.clients
+    this.explain = new Explain({ access: parts.access, ingress, sessions, online: id => this.clients.online(id) })
     this.sys = parts.sys
     this.plugins = parts.plugins
     this.listeners = parts.listeners
@@ -159,7 +164,8 @@ export class Server {
       const listener = (of: ListenerOptions): Listener => new Listener(of, context)
       const listeners = listenersOf(options).map(listener)
       const about = { node: options.node.name, version, interval: options.mqtt.broker.sysInterval }
-      const sys = new SysTopics({ ...about, startedAt: new Date() }, clients, hooks)
+      const stats = (): Stats => statsOf(clients.clientCount, clients.sessions.size, clients.dispatcher)
+      const sys = new SysTopics({ ...about, startedAt: new Date() }, clients.ingress, stats, hooks)
       server = new Server({ options, home, log, hooks, access, alarms, clients, sys, plugins, listeners })
       if (kept !== undefined) {
         server.#store = new StoreMaintenance(path(options.store.dir), kept.store, clients.dispatcher.persistence!.queue)
@@ -209,6 +215,10 @@ export class Server {
     server.#phase = 'running'
     log.info('broker is running', { version, node: options.node.name, pid: process.pid })
     return server
+  }
+
+  stats(): Stats {
+    return statsOf(this.clients.clientCount, this.clients.sessions.size, this.clients.dispatcher)
   }
 
   get phase(): Phase {

@@ -2,7 +2,10 @@
  * Small values by name that a plugin keeps over a restart: bans, users, counters. All of
  * them are in memory; a change is resolved when it is on disk.
  */
-import type { Batch, Store } from './store.js'
+import type { Store } from './store.js'
+import type { Change, WriteQueue } from './write-queue.js'
+
+type Queue = Pick<WriteQueue, 'write'>
 
 export interface Space {
   get(key: string): Buffer | undefined
@@ -13,11 +16,6 @@ export interface Space {
   entries(): IterableIterator<[key: string, value: Buffer]>
 }
 
-/** Where changes go: the queue's part that is needed. */
-interface Sink {
-  soon(change: { write(batch: Batch): void; committed(): void; failed(): boolean }): void
-}
-
 /** No name has one. */
 const separator = '\0'
 /** LMDB's keys have 1978 bytes at most. */
@@ -25,11 +23,11 @@ const maxKey = 1900
 
 export class PluginStorage {
   readonly #values = new Map<string, Map<string, Buffer>>()
-  #sink: Sink | undefined
+  #queue: Queue | undefined
 
-  /** What the store has. @param sink undefined where nothing outlives the process. */
-  load(store: Store, sink: Sink): void {
-    this.#sink = sink
+  /** What the store has. @param queue undefined where nothing outlives the process. */
+  load(store: Store, queue: Queue): void {
+    this.#queue = queue
     for (const { key, value } of store.records('plugin')) {
       const [owner, ...rest] = key.toString().split(separator)
       this.#of(owner!).set(rest.join(separator), Buffer.from(value))
@@ -61,10 +59,10 @@ export class PluginStorage {
     if (name.length > maxKey) return Promise.reject(new RangeError(`a key of ${name.length} bytes is too long`))
     const before = values.get(key)
     put(values, key, value)
-    const sink = this.#sink
-    if (sink === undefined) return Promise.resolve()
+    const queue = this.#queue
+    if (queue === undefined) return Promise.resolve()
     return new Promise((resolve, reject) => {
-      sink.soon({
+      const change: Change = {
         write: batch => (value === undefined ? batch.delete('plugin', name) : batch.put('plugin', name, value)),
         committed: resolve,
         failed: () => {
@@ -72,7 +70,8 @@ export class PluginStorage {
           reject(new Error('the store cannot be written'))
           return false
         }
-      })
+      }
+      queue.write(change, 'awaited')
     })
   }
 }

@@ -23,6 +23,12 @@ export interface Revocable extends Change {
   readonly needed: boolean
 }
 
+/**
+ * How soon a change is written: `awaited`, somebody waits for it; `lazy`, nobody does; `held`, a client is about to
+ * acknowledge it, and it is written if it is still needed a moment later.
+ */
+export type Urgency = 'awaited' | 'lazy' | 'held'
+
 /** What the operator is told. */
 export interface WriteQueueEvents {
   failed(err: unknown): void
@@ -84,31 +90,27 @@ export class WriteQueue {
     return this.#held.reduce((sum, { changes }) => sum + changes.length, this.#changes.length)
   }
 
-  /** What came before need not be in one batch with what comes now: only here does a large one end. */
-  mayCut(): void {
+  /** Ends what must be in one batch: only here does a large batch end. */
+  boundary(): void {
     const { length } = this.#changes
     if (length - (this.#cuts.at(-1) ?? 0) >= maxChanges) this.#cuts.push(length)
   }
 
-  /** Somebody waits for what nobody waited for. */
-  hasten(): void {
+  /** Takes a change; a batch has changes in the order in which they came. */
+  write(change: Change, urgency: 'awaited' | 'lazy'): void
+  write(change: Revocable, urgency: 'held'): void
+  write(change: Change | Revocable, urgency: Urgency): void {
+    if (urgency === 'held') return this.#hold(change as Revocable)
+    this.#changes.push(change)
+    this.#flushIn(urgency === 'awaited' ? this.#times.gather : this.#times.lazy)
+  }
+
+  /** Somebody waits from now on for what was written as `lazy`. */
+  expedite(): void {
     this.#flushIn(this.#times.gather)
   }
 
-  /** Somebody waits for it. */
-  soon(change: Change): void {
-    this.#changes.push(change)
-    this.#flushIn(this.#times.gather)
-  }
-
-  /** Nobody waits for it. */
-  eventually(change: Change): void {
-    this.#changes.push(change)
-    this.#flushIn(this.#times.lazy)
-  }
-
-  /** Written if it is still needed a moment later. */
-  unlessRevoked(change: Revocable): void {
+  #hold(change: Revocable): void {
     const now = performance.now()
     const last = this.#held.at(-1)
     // Those of a few milliseconds share one entry.

@@ -212,7 +212,7 @@ suite('broker-ctl top', { concurrency: 3 }, () => {
     const told = JSON.parse(data!.out) as Sample
     assert.equal(told.top_clients[0]?.client_id, 'lamp')
     assert.ok(told.rates.messages_in > 0)
-    await until('nobody looks any more', () => running.server.clients.dispatcher.sample === undefined)
+    await until('nobody looks any more', () => running.server.clients.ingress.sample === undefined)
   })
 
   test('--json goes on, a line each second, until the broker stops', async t => {

@@ -5,7 +5,7 @@ import { Message } from '../../src/delivery/message.js'
 import { Session } from '../../src/delivery/session/session.js'
 import type { QoS } from '../../src/wire/frame.js'
 import { encodeProperties } from '../../src/wire/properties.js'
-import { dispatcherOf } from '../support/dispatcher.js'
+import { dispatcherOf, ingressTo } from '../support/dispatcher.js'
 import { Peer, payloads } from '../support/packets.js'
 
 interface Member {
@@ -211,31 +211,9 @@ test('Dispatcher.route() keeps RETAIN for those that asked for it as published [
   assert.deepEqual([one?.retain, one?.qos, two?.retain, two?.qos], [false, 2, true, 1])
 })
 
-test('Dispatcher.retain() keeps to its limits', () => {
-  const dispatcher = dispatcherOf({ maxRetained: 2, maxRetainedPayload: 3 })
-  const retain = (topic: string, payload: string): boolean =>
-    dispatcher.retain(Message.of(topic, Buffer.from(payload), { retain: true }))
-  assert.equal(retain('a', '123'), true)
-  assert.equal(retain('a', '1234'), false)
-  assert.equal(retain('b', '1'), true)
-  assert.equal(retain('c', '1'), false)
-  assert.equal(retain('a', '2'), true, 'one in the place of another')
-  assert.equal(retain('c', ''), true)
-  assert.equal(dispatcher.retained.size, 2)
-  assert.equal(retain('b', ''), true)
-  assert.equal(retain('c', '1'), true)
-  assert.deepEqual([...dispatcher.retained.match('#')].map(({ topic, payload }) => topic + payload).toSorted(), [
-    'a2',
-    'c1'
-  ])
-  const free = dispatcherOf()
-  for (let i = 0; i < 100; i++) assert.equal(free.retain(message('x'.repeat(1000), `t/${i}`)), true)
-  assert.equal(free.retained.size, 100)
-})
-
 test('Dispatcher.retainedFor() has RETAIN, the lower QoS and the identifier (section 3.8.4)', () => {
   const dispatcher = dispatcherOf()
-  for (const qos of [0, 1, 2] as const) dispatcher.retain(message('x', `t/${qos}`, undefined, qos))
+  for (const qos of [0, 1, 2] as const) ingressTo(dispatcher).retain(message('x', `t/${qos}`, undefined, qos))
   const subscriber = new Session('a', { maxInflight: 0, maxQueued: 0, storeQos0: false })
   const options = { subscriber, noLocal: false, retainAsPublished: false }
   const found = (filter: string, qos: QoS, identifier: number) =>
@@ -255,7 +233,8 @@ test('Dispatcher.retainedFor() has RETAIN, the lower QoS and the identifier (sec
 test('Dispatcher.retainedFor() spares a no-local subscriber what it published itself [MQTT-3.8.3-3]', () => {
   const dispatcher = dispatcherOf({ shareStrategy: 'random' })
   const subscriber = new Session('c1', { maxInflight: 0, maxQueued: 0, storeQos0: true })
-  for (const from of ['c1', 'c2']) dispatcher.retain(Message.of(`t/${from}`, Buffer.from('x'), { retain: true, from }))
+  for (const from of ['c1', 'c2'])
+    ingressTo(dispatcher).retain(Message.of(`t/${from}`, Buffer.from('x'), { retain: true, from }))
   const subscription = { subscriber, filter: 't/#', qos: 0, retainAsPublished: false, identifier: 0 } as const
   const topics = (noLocal: boolean): string[] =>
     [...dispatcher.retainedFor({ ...subscription, noLocal })].map(({ message }) => message.topic)
@@ -275,18 +254,4 @@ test('Dispatcher.route() delivers at the lower QoS, and with upgradeQos at the h
       upgradeQos ? [1, 1, 2] : [0, 1, 1]
     )
   }
-})
-
-test('Dispatcher.retain() keeps a message for retainExpiry, unless it has an expiry of its own', t => {
-  t.mock.timers.enable({ apis: ['Date'], now: 1_000_000 })
-  const dispatcher = dispatcherOf({ retainExpiry: 10_000 })
-  dispatcher.retain(Message.of('a', Buffer.from('x'), { retain: true }))
-  const longer = Message.of('b', Buffer.from('x'), { retain: true }, encodeProperties({ messageExpiryInterval: 60 }))
-  longer.expires(60, 1)
-  dispatcher.retain(longer)
-  const topics = (): string[] => [...dispatcher.retained.match('#')].map(({ topic }) => topic)
-  assert.deepEqual(topics(), ['a', 'b'])
-  t.mock.timers.setTime(1_011_000)
-  assert.deepEqual(topics(), ['b'])
-  assert.equal(dispatcher.retained.size, 1)
 })

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import test from 'node:test'
 import fc from 'fast-check'
 import { Message } from '../../src/delivery/message.js'
-import { Outgoing } from '../../src/delivery/session/inflight.js'
 import { MQueue, Priorities } from '../../src/delivery/session/mqueue.js'
+import { Outgoing } from '../../src/delivery/session/outgoing.js'
 
 const outgoing = (topic: string, qos: 0 | 1 | 2): Outgoing =>
   new Outgoing(Message.of(topic, Buffer.alloc(0)), qos, false, undefined, undefined)

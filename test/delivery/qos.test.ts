@@ -5,12 +5,13 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import fc from 'fast-check'
-import type { Dispatcher } from '../../src/delivery/dispatcher.js'
 import { Inbound, type PublishPolicy } from '../../src/delivery/inbound.js'
+import type { Ingress } from '../../src/delivery/ingress.js'
 import { Priorities } from '../../src/delivery/session/mqueue.js'
-import { Session, type SessionLimits } from '../../src/delivery/session/session.js'
+import { Session } from '../../src/delivery/session/session.js'
+import type { SessionLimits } from '../../src/delivery/session/session-limits.js'
 import type { QoS } from '../../src/wire/frame.js'
-import { dispatcherOf } from '../support/dispatcher.js'
+import { dispatcherOf, ingressTo } from '../support/dispatcher.js'
 import { Host } from '../support/host.js'
 import { bodyAt, type Packet, Peer, packetOf, publishOf, uint16 } from '../support/packets.js'
 
@@ -18,13 +19,13 @@ const [PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP] = [3, 4, 5, 6, 7]
 
 const open: PublishPolicy = {
   mayPublish: () => true,
-  filter: undefined,
   denied: () => false,
   maxTopicLevels: 10,
   maxAwaitingRel: 100,
   topicAliasMaximum: 0,
   checkPayloadFormat: false,
-  mountpoint: ''
+  mountpoint: '',
+  isClosed: false
 }
 
 /** A message by its number, and what it is to have. */
@@ -38,7 +39,7 @@ interface Sent {
 
 /** A client that publishes, the network before it and the broker's end. */
 class Sender {
-  readonly #dispatcher: Dispatcher
+  readonly #ingress: Ingress
   readonly #session = new Session('sender', { maxInflight: 0, maxQueued: 0, storeQos0: false })
   readonly #version: 4 | 5
   #peer: Peer | undefined
@@ -49,8 +50,8 @@ class Sender {
   #lastId = 0
   readonly sent: Sent[] = []
 
-  constructor(dispatcher: Dispatcher, version: 4 | 5) {
-    this.#dispatcher = dispatcher
+  constructor(ingress: Ingress, version: 4 | 5) {
+    this.#ingress = ingress
     this.#version = version
   }
 
@@ -65,7 +66,7 @@ class Sender {
   connect(): void {
     if (this.#peer !== undefined) return
     this.#peer = new Peer({ version: this.#version })
-    this.#publisher = new Inbound(this.#dispatcher, this.#session, this.#peer.out, open, this.#version === 5)
+    this.#publisher = new Inbound(this.#ingress, this.#session, this.#peer.out, open, this.#version)
     for (const one of this.#underWay) {
       if (one.released) this.#toBroker.push(packetOf(0x62, uint16(one.packetId)))
       else this.#put(one, true)
@@ -103,8 +104,7 @@ class Sender {
     if (bytes === undefined || this.#peer === undefined) return
     const at = bodyAt(bytes)
     if (bytes[0]! >> 4 === PUBREL) {
-      this.#publisher!.release(bytes.readUInt16BE(at))
-      this.#peer.out.acknowledge(0x70, bytes.readUInt16BE(at))
+      this.#publisher!.acknowledged(PUBREL, bytes, at, bytes.length)
     } else {
       assert.equal(this.#publisher!.publish(bytes, 0, at, bytes.length), undefined)
       bytes.fill(0xff) // the socket's buffer is used again
@@ -273,7 +273,7 @@ test('QoS 1 arrives at least once, QoS 2 exactly once, in order and within the w
       setting,
       (events: Event[], { from, to, receiveMaximum, ...limits }) => {
         const dispatcher = dispatcherOf({ shareStrategy: 'random' })
-        const sender = new Sender(dispatcher, from)
+        const sender = new Sender(ingressTo(dispatcher), from)
         const receiver = new Receiver({ ...limits, maxQueued: 0 }, receiveMaximum, to)
         const options = {
           subscriber: receiver.session,

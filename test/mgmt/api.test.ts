@@ -524,7 +524,7 @@ test('metrics are emqttd’s and more, as Prometheus reads them, and equal to wh
     assert.equal(values.get(at), value, at)
   }
   assert.equal(values.get('broker_messages_qos1_received_total'), 5)
-  for (const [name, value] of Object.entries(clients.stats()))
+  for (const [name, value] of Object.entries(running.server.stats()))
     assert.equal(values.get(`broker_${name.replaceAll('/', '_')}`), value, name)
   const samples = values.get('broker_message_latency_seconds_count')!
   assert.ok(samples > 0)

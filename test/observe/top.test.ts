@@ -24,7 +24,7 @@ suite('Top', { concurrency: 4 }, () => {
     const over = new AbortController()
     const samples: Sample[] = []
     const following = admin.followTop(over.signal, sample => void samples.push(sample))
-    await until('somebody looks', () => server.clients.dispatcher.sample !== undefined)
+    await until('somebody looks', () => server.clients.ingress.sample !== undefined)
     for (let i = 0; i < 30; i++) from.publish('t/a', 'twelve bytes', { qos: 1 })
     for (let i = 0; i < 10; i++) from.publish('t/b', 'x', { qos: 1 })
     await until('a sample', () => samples.length > 0)
@@ -56,7 +56,7 @@ suite('Top', { concurrency: 4 }, () => {
     assert.ok(sample.memory.rss > sample.memory.heap_used && sample.cpu > 0 && sample.event_loop.busy > 0)
     over.abort()
     await following
-    await until('nobody looks', () => server.clients.dispatcher.sample === undefined)
+    await until('nobody looks', () => server.clients.ingress.sample === undefined)
   })
 
   test('Top names a subscriber that does not acknowledge', async t => {
@@ -81,7 +81,7 @@ suite('Top', { concurrency: 4 }, () => {
     assert.deepEqual([sample.slow_count, row?.client_id, row?.queue], [1, 'slow', queueLength])
     assert.equal((row?.queue ?? 0) + (row?.inflight ?? 0), 50)
     assert.ok(sample.top_clients.some(({ client_id }) => client_id === 'slow'))
-    assert.equal(running.server.clients.dispatcher.sample, undefined)
+    assert.equal(running.server.clients.ingress.sample, undefined)
   })
 
   test('Top goes on for who stays when another leaves, and ends with the broker', async t => {
@@ -96,10 +96,10 @@ suite('Top', { concurrency: 4 }, () => {
     await one
     const before = second
     await until('another', () => second > before)
-    assert.notEqual(server.clients.dispatcher.sample, undefined)
+    assert.notEqual(server.clients.ingress.sample, undefined)
     await server.stop('fast')
     await two
-    await until('nobody looks', () => server.clients.dispatcher.sample === undefined)
+    await until('nobody looks', () => server.clients.ingress.sample === undefined)
   })
 
   test('Leaders keeps those with the most, of very many', () => {

@@ -1,15 +1,7 @@
 /** Space-Saving over a sample: hot topics are found among very many, and no count is too high. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { Message } from '../../src/delivery/message.js'
 import { TopicSample } from '../../src/observe/topic-sample.js'
-
-const messages = new Map<string, Message>()
-function message(topic: string, size = 4): Message {
-  const made = messages.get(topic) ?? Message.of(topic, Buffer.alloc(size))
-  messages.set(topic, made)
-  return made
-}
 
 /** The same numbers each time. */
 function dice(): () => number {
@@ -22,8 +14,8 @@ function dice(): () => number {
 
 test('TopicSample counts every message while there are few', () => {
   const sample = new TopicSample(dice())
-  for (let i = 0; i < 300; i++) sample.saw(message(`t/${i % 3}`, 4))
-  for (let i = 0; i < 50; i++) sample.saw(message('t/2'))
+  for (let i = 0; i < 300; i++) sample.saw(`t/${i % 3}`, 4)
+  for (let i = 0; i < 50; i++) sample.saw('t/2', 4)
   assert.deepEqual(sample.end(2), [
     { topic: 't/2', messages: 150, bytes: 600 },
     { topic: 't/0', messages: 100, bytes: 400 }
@@ -41,7 +33,7 @@ test('TopicSample finds the hot topics among 20 000, in their order, and counts 
     const at = random()
     const name = Object.entries(below).find(([, most]) => at < most)?.[0] ?? `cold/${i % 20_000}`
     told.set(name, (told.get(name) ?? 0) + 1)
-    sample.saw(message(name))
+    sample.saw(name, 4)
   }
   const found = sample.end(3)
   assert.deepEqual(
@@ -57,7 +49,7 @@ test('TopicSample finds the hot topics among 20 000, in their order, and counts 
 test('TopicSample takes one message in more the more there are, and in fewer again', () => {
   const sample = new TopicSample(dice())
   const period = (count: number): void => {
-    for (let i = 0; i < count; i++) sample.saw(message('t'))
+    for (let i = 0; i < count; i++) sample.saw('t', 4)
   }
   period(1_000_000)
   assert.equal(sample.every, 64)
@@ -72,7 +64,7 @@ test('TopicSample takes one message in more the more there are, and in fewer aga
 
 test('TopicSample does not fall into step with topics that come in turn', () => {
   const sample = new TopicSample(dice())
-  for (let i = 0; i < 640_000; i++) sample.saw(message(`turn/${i % 64}`))
+  for (let i = 0; i < 640_000; i++) sample.saw(`turn/${i % 64}`, 4)
   const found = sample.end(100)
   assert.equal(found.length, 64)
   for (const { topic, messages } of found) assert.ok(messages > 5000 && messages < 15_000, `${topic}: ${messages}`)

@@ -2,13 +2,16 @@ import assert from 'node:assert/strict'
 import test from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Message } from '../../src/delivery/message.js'
-import { Outgoing } from '../../src/delivery/session/inflight.js'
+import { Outgoing } from '../../src/delivery/session/outgoing.js'
 import { Session } from '../../src/delivery/session/session.js'
-import { type Durability, type LoggedSession, Persistence, SessionLog } from '../../src/persistence/persistence.js'
+import type { Durability } from '../../src/persistence/durability.js'
+import { Persistence } from '../../src/persistence/persistence.js'
 import { decodeEntry, decodeMessage, pairKey, textKey } from '../../src/persistence/records.js'
+import { SessionLog } from '../../src/persistence/session-log.js'
+import type { LoggedSession } from '../../src/persistence/stored-delivery.js'
 import type { Batch, Store, Table } from '../../src/store/store.js'
 import { usualTimes } from '../../src/store/write-queue.js'
-import { dispatcherOf } from '../support/dispatcher.js'
+import { dispatcherOf, ingressTo } from '../support/dispatcher.js'
 import { until } from '../support/server.js'
 
 /** What is on it is in a map; a commit ends when the test says so, or at once. */
@@ -57,6 +60,7 @@ function made({ isManual = false } = {}) {
     { times: { ...usualTimes, retry: 20 } }
   )
   const dispatcher = dispatcherOf({ shareStrategy: 'sticky' }, persistence)
+  const ingress = ingressTo(dispatcher)
   const session = (id: string, filter: string, qos: 1 | 2 = 2): Session => {
     const made = new Session(id, limits)
     made.sessionLog = new SessionLog(persistence, id, made)
@@ -68,15 +72,15 @@ function made({ isManual = false } = {}) {
     payload: string,
     { qos = 1 as 0 | 1 | 2, retain = false } = {}
   ): Durability | undefined => {
-    persistence.gather()
-    dispatcher.publish(Message.of(topic, Buffer.from(payload), { qos, retain }))
-    return persistence.gathered()
+    return persistence.transaction(() => {
+      ingress.accept(Message.of(topic, Buffer.from(payload), { qos, retain }))
+    })
   }
   return { disk, persistence, dispatcher, session, publish }
 }
 
-/** A session as the persistence sees it. */
-function keeping() {
+/** A session as its log sees it. */
+function loggedSession() {
   const told: string[] = []
   const of: LoggedSession = {
     pump: () => void told.push('pump'),
@@ -94,11 +98,9 @@ const outgoing = (qos: 1 | 2, payload = 'x', message = Message.of('t', Buffer.fr
 
 test('Persistence writes nothing of a QoS 1 message that is acknowledged in time, and settles its durability', async () => {
   const { disk, persistence } = made()
-  const keep = new SessionLog(persistence, 'c', keeping().of)
-  persistence.gather()
+  const log = new SessionLog(persistence, 'c', loggedSession().of)
   const one = outgoing(1)
-  keep.add(one, true)
-  const durability = persistence.gathered()!
+  const durability = persistence.transaction(() => log.add(one, true))!
   assert(durability.isOpen)
   one.stored!.forget()
   assert(!durability.isOpen && !durability.failed)
@@ -109,10 +111,10 @@ test('Persistence writes nothing of a QoS 1 message that is acknowledged in time
 
 test('Persistence: QoS 2 may be sent when it is on disk, and PUBREL when PUBREC is', async () => {
   const { disk, persistence } = made({ isManual: true })
-  const { told, of } = keeping()
-  const keep = new SessionLog(persistence, 'c', of)
+  const { told, of } = loggedSession()
+  const log = new SessionLog(persistence, 'c', of)
   const one = outgoing(2)
-  keep.add(one, true)
+  log.add(one, true)
   await disk.batch(1)
   assert(!one.stored!.isSafe)
   disk.end()
@@ -125,14 +127,14 @@ test('Persistence: QoS 2 may be sent when it is on disk, and PUBREL when PUBREC 
   disk.end()
   await until('PUBREL', () => told.length === 2)
   assert.deepEqual(told, ['pump', 'released'])
-  assert.equal(decodeEntry(disk.get('entry', pairKey(keep.id, 1))!).message, undefined)
+  assert.equal(decodeEntry(disk.get('entry', pairKey(log.id, 1))!).message, undefined)
 })
 
 test('Persistence: PUBREL that waited is sent by who forgets the record meanwhile', async () => {
   const { disk, persistence } = made({ isManual: true })
-  const keep = new SessionLog(persistence, 'c', keeping().of)
+  const log = new SessionLog(persistence, 'c', loggedSession().of)
   const one = outgoing(2)
-  keep.add(one, true)
+  log.add(one, true)
   await disk.batch(1)
   disk.end()
   await until('it is written', () => one.stored!.isSafe)
@@ -145,13 +147,13 @@ test('Persistence: PUBREL that waited is sent by who forgets the record meanwhil
 
 test('Persistence writes an incoming QoS 2 message and what became of it in one batch, though it waits for QoS 1', async () => {
   const { disk, persistence } = made()
-  const [from, to] = [keeping().of, keeping().of].map((of, i) => new SessionLog(persistence, `c${i}`, of))
+  const [from, to] = [loggedSession().of, loggedSession().of].map((of, i) => new SessionLog(persistence, `c${i}`, of))
   for (let unit = 0; unit < 2000; unit++) {
-    persistence.gather()
-    from!.incoming(unit + 1)
-    to!.add(outgoing(1), true)
-    to!.add(outgoing(2), true)
-    persistence.gathered()
+    persistence.transaction(() => {
+      from!.incoming(unit + 1)
+      to!.add(outgoing(1), true)
+      to!.add(outgoing(2), true)
+    })
   }
   await until('all', () => disk.batches.flat().length === 6000)
   assert(disk.batches.length > 1)
@@ -163,13 +165,13 @@ test('Persistence writes an incoming QoS 2 message and what became of it in one 
 
 test('Persistence: packet ids follow from the place in the order, over a restart too', () => {
   const { persistence } = made()
-  const keep = new SessionLog(persistence, 'c', keeping().of)
+  const log = new SessionLog(persistence, 'c', loggedSession().of)
   const ids = [1, 2, 3].map(() => {
     const one = outgoing(2)
-    keep.add(one, false)
+    log.add(one, false)
     return one.packetId
   })
-  const again = new SessionLog(persistence, 'c', keeping().of, { id: 1 })
+  const again = new SessionLog(persistence, 'c', loggedSession().of, { id: 1 })
   const restored = ids.slice(1).map((_, i) => {
     const one = outgoing(2)
     again.restored(one, i + 2)
@@ -183,11 +185,13 @@ test('Persistence: packet ids follow from the place in the order, over a restart
 
 test('Persistence: a message for several is written once, and again when its batch failed, whoever had it meanwhile', async () => {
   const { disk, persistence } = made({ isManual: true })
-  const keeps = ['a', 'b', 'c'].map(id => new SessionLog(persistence, id, { ...keeping().of, withdraw: () => false }))
+  const logs = ['a', 'b', 'c'].map(
+    id => new SessionLog(persistence, id, { ...loggedSession().of, withdraw: () => false })
+  )
   const message = Message.of('t', Buffer.from('x'), { qos: 1 })
-  const all = keeps.map(keep => {
+  const all = logs.map(log => {
     const one = outgoing(1, '', message)
-    keep.add(one, false)
+    log.add(one, false)
     return one
   })
   await disk.batch(1)
@@ -196,8 +200,8 @@ test('Persistence: a message for several is written once, and again when its bat
   disk.end(broken)
   await disk.batch(2)
   disk.end()
-  await until('they are written', () => disk.get('entry', pairKey(keeps[2]!.id, 1)) !== undefined)
-  const number = decodeEntry(disk.get('entry', pairKey(keeps[1]!.id, 1))!).message as number
+  await until('they are written', () => disk.get('entry', pairKey(logs[2]!.id, 1)) !== undefined)
+  const number = decodeEntry(disk.get('entry', pairKey(logs[1]!.id, 1))!).message as number
   const key = Buffer.alloc(6)
   key.writeUIntBE(number, 0, 6)
   assert.equal(decodeMessage(disk.get('message', key)!, 0).payload.toString(), 'x')
@@ -215,9 +219,7 @@ test('Persistence: what cannot be kept is withdrawn and its publisher told; what
   const [first, second] = group[0]!.queueLength === 1 ? [group[0]!, group[1]!] : [group[1]!, group[0]!]
   await sleep(10)
   disk.end()
-  persistence.gather()
-  dispatcher.end(first) // a clean start, whose CONNACK waits
-  const moved = persistence.gathered()
+  const moved = persistence.transaction(() => dispatcher.end(first)) // a clean start, whose CONNACK waits
   const refused = publish('t', 'refused')!
   await disk.batch(3)
   disk.end(broken)
@@ -265,16 +267,42 @@ test('Persistence: who clears a topic that is being cleared waits for the same',
   await until('it is cleared', () => !second.isOpen)
 })
 
-test('SessionKeep.changed() is waited for by who asks for it, though it was changed before', async () => {
+test('SessionLog.changed() is waited for by who asks for it, though it was changed before', async () => {
   const { disk, persistence } = made({ isManual: true })
-  const keep = new SessionLog(persistence, 'c', keeping().of)
-  keep.record = () => Buffer.from('record')
-  keep.changed()
-  persistence.gather()
-  keep.changed()
-  const durability = persistence.gathered()!
+  const log = new SessionLog(persistence, 'c', loggedSession().of)
+  log.record = () => Buffer.from('record')
+  log.changed()
+  const durability = persistence.transaction(() => log.changed())!
   await disk.batch(1)
   assert(durability.isOpen)
   disk.end()
   await until('it is on disk', () => !durability.isOpen)
+})
+
+test('Persistence.transaction() leaves nothing behind when its work throws', async () => {
+  const { disk, persistence } = made()
+  const log = new SessionLog(persistence, 'c', loggedSession().of)
+  const bug = new Error('bug')
+  assert.throws(
+    () =>
+      persistence.transaction(() => {
+        log.incoming(1)
+        throw bug
+      }),
+    bug
+  )
+  assert.throws(
+    () =>
+      persistence.move(() => {
+        throw bug
+      }),
+    bug
+  )
+  assert(persistence.mayHold, 'what a client is about to acknowledge is held back again')
+  assert.equal(persistence.awaited(), undefined, 'nobody waits')
+  const one = outgoing(1)
+  const durability = persistence.transaction(() => log.add(one, true))!
+  one.stored!.forget()
+  assert(!durability.isOpen)
+  await until('what was written before the bug', () => disk.batches.flat().length === 1)
 })

@@ -55,9 +55,9 @@ function made({ isManual = false, times = {} } = {}) {
 
 test('WriteQueue gathers what comes together into one commit, and what comes while it writes into the next', async () => {
   const { disk, told, queue } = made({ isManual: true })
-  for (const name of ['a', 'b', 'c']) queue.soon(change(name, told))
+  for (const name of ['a', 'b', 'c']) queue.write(change(name, told), 'awaited')
   await until('the first batch', () => disk.batches.length === 1)
-  for (const name of ['d', 'e']) queue.soon(change(name, told))
+  for (const name of ['d', 'e']) queue.write(change(name, told), 'awaited')
   await sleep(10)
   assert.deepEqual(disk.batches, [['a', 'b', 'c']])
   assert.deepEqual(told, [], 'nobody is told before it is on disk')
@@ -70,10 +70,10 @@ test('WriteQueue gathers what comes together into one commit, and what comes whi
   assert.deepEqual([queue.commits, queue.written], [2, 5])
 })
 
-test('WriteQueue.unlessRevoked() writes what is still needed a moment later, and in its order', async () => {
+test('WriteQueue.write() held: writes what is still needed a moment later, and in its order', async () => {
   const { disk, told, queue } = made({ times: { grace: 15 } })
   const held = ['a', 'b', 'c'].map(name => change(name, told))
-  for (const each of held) queue.unlessRevoked(each)
+  for (const each of held) queue.write(each, 'held')
   held[1]!.needed = false
   await sleep(5)
   assert.deepEqual(disk.names, [])
@@ -82,28 +82,28 @@ test('WriteQueue.unlessRevoked() writes what is still needed a moment later, and
   assert.equal(queue.spared, 1)
 })
 
-test('WriteQueue.eventually() goes with what somebody waits for, in the order in which they came', async () => {
+test('WriteQueue.write() lazy: goes with what somebody waits for, in the order in which they came', async () => {
   const { disk, told, queue } = made({ times: { lazy: 10_000 } })
-  queue.eventually(change('a', told))
+  queue.write(change('a', told), 'lazy')
   await sleep(5)
   assert.deepEqual(disk.names, [])
-  queue.soon(change('b', told))
+  queue.write(change('b', told), 'awaited')
   await until('both', () => told.length === 2)
   assert.deepEqual(disk.batches, [['a', 'b']])
 })
 
-test('WriteQueue.hasten() has what nobody waited for written soon', async () => {
+test('WriteQueue.expedite() has what nobody waited for written soon', async () => {
   const { told, queue } = made({ times: { lazy: 10_000 } })
-  queue.eventually(change('a', told))
-  queue.hasten()
+  queue.write(change('a', told), 'lazy')
+  queue.expedite()
   await until('it is written', () => told.length === 1, 1000)
 })
 
 test('WriteQueue ends a batch of many only where it may be cut', async () => {
   const { disk, told, queue } = made()
   for (let unit = 0; unit < 4; unit++) {
-    queue.mayCut()
-    for (let i = 0; i < 1500; i++) queue.soon(change(`${unit}`, told))
+    queue.boundary()
+    for (let i = 0; i < 1500; i++) queue.write(change(`${unit}`, told), 'awaited')
   }
   await until('all', () => told.length === 6000)
   assert.deepEqual(
@@ -115,11 +115,11 @@ test('WriteQueue ends a batch of many only where it may be cut', async () => {
 
 test('WriteQueue: a failed commit fails all, the last one first; it tries again what wants to be, and recovers', async () => {
   const { disk, told, queue } = made({ isManual: true })
-  queue.soon(change('a', told, true))
-  queue.soon(change('b', told))
+  queue.write(change('a', told, true), 'awaited')
+  queue.write(change('b', told), 'awaited')
   await until('the batch', () => disk.batches.length === 1)
-  queue.soon(change('c', told, true))
-  queue.unlessRevoked(change('d', told, true))
+  queue.write(change('c', told, true), 'awaited')
+  queue.write(change('d', told, true), 'held')
   disk.end(new Error('disk'))
   await until('all are told', () => told.length === 5)
   assert.deepEqual(told.splice(0), ['failing', 'c failed', 'd failed', 'b failed', 'a failed'])
@@ -137,11 +137,11 @@ test('WriteQueue keeps what comes from those that are told of a failure', async 
   const first: Change = {
     ...change('a', told),
     failed: () => {
-      queue.soon(change('because a failed', told))
+      queue.write(change('because a failed', told), 'awaited')
       return false
     }
   }
-  queue.soon(first)
+  queue.write(first, 'awaited')
   await until('the batch', () => disk.batches.length === 1)
   disk.end(new Error('disk'))
   await until('the next', () => disk.batches.length === 2)
@@ -152,9 +152,9 @@ test('WriteQueue keeps what comes from those that are told of a failure', async 
 
 test('WriteQueue.close() writes everything, what is held back and what comes while it does, and closes the store', async () => {
   const { disk, told, queue } = made({ times: { lazy: 10_000, grace: 10_000 } })
-  queue.eventually(change('a', told))
-  queue.unlessRevoked(change('b', told))
-  queue.soon({ ...change('c', told), committed: () => queue.eventually(change('d', told)) })
+  queue.write(change('a', told), 'lazy')
+  queue.write(change('b', told), 'held')
+  queue.write({ ...change('c', told), committed: () => queue.write(change('d', told), 'lazy') }, 'awaited')
   await queue.close()
   assert.deepEqual(disk.names, ['b', 'a', 'c', 'd'])
   assert(disk.isClosed)
@@ -165,7 +165,7 @@ test('WriteQueue.close() does not wait for a disk that cannot be written', async
   disk.commit = async () => {
     throw new Error('disk')
   }
-  queue.soon(change('a', told, true))
+  queue.write(change('a', told, true), 'awaited')
   await queue.close()
   assert.deepEqual(told, ['failing', 'a failed'])
   assert(disk.isClosed)

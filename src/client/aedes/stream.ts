@@ -1,30 +1,48 @@
 /**
  * What aedes takes for the client's connection: it reads the control packets that we
- * hand it, and what it writes comes to us as whole packets. Of a stream it is what
+ * hand it, and each whole packet that it writes is the answer to one. Of a stream it is what
  * aedes asks for and no more: a Duplex costs every client a kilobyte and its CONNECT
  * a fifth of its time.
  */
 import { EventEmitter } from 'node:events'
 
 /** The client that aedes decides over. */
-export interface Asker {
-  /** A packet that aedes has written. */
-  answered(packet: Buffer): void
+export interface StreamOwner {
   /** aedes has ended the connection, or we have. */
   ended(): void
 }
 
 const none = Buffer.alloc(0)
 
-export class AedesStream extends EventEmitter {
-  readonly asker: Asker
+export class AedesStream<C extends StreamOwner = StreamOwner> extends EventEmitter {
+  /** Not `client`: aedes puts its own there. */
+  readonly owner: C
   destroyed = false
+  /** What the client has asked to subscribe to, while that is judged. */
+  filters: readonly string[] = []
+  #answered: ((packet: Buffer | undefined) => void) | undefined
   #unread: Buffer | null = null
   #rest: Buffer = none
 
-  constructor(asker: Asker) {
+  constructor(owner: C) {
     super()
-    this.asker = asker
+    this.owner = owner
+  }
+
+  /** Hands aedes a packet, and resolves with its answer; undefined when the connection ends instead. */
+  ask(packet: Buffer): Promise<Buffer | undefined> {
+    if (this.destroyed) return Promise.resolve(undefined)
+    return new Promise(resolve => {
+      this.#answered = resolve
+      this.push(packet)
+    })
+  }
+
+  /** What was asked for is decided. */
+  settle(answer: Buffer | undefined): void {
+    const answered = this.#answered
+    this.#answered = undefined
+    answered?.(answer)
   }
 
   /** Hands aedes a packet; it reads it at once, or when it is done with the one before. */
@@ -48,7 +66,7 @@ export class AedesStream extends EventEmitter {
     for (let end = endOf(this.#rest); end > 0; end = endOf(this.#rest)) {
       const packet = this.#rest.subarray(0, end)
       this.#rest = end === this.#rest.length ? none : this.#rest.subarray(end)
-      process.nextTick(answer, this.asker, packet)
+      process.nextTick(answer, this, packet)
     }
     return true
   }
@@ -56,13 +74,14 @@ export class AedesStream extends EventEmitter {
   destroy(): this {
     if (this.destroyed) return this
     this.destroyed = true
-    this.asker.ended()
+    this.settle(undefined)
+    this.owner.ended()
     process.nextTick(tellClosed, this)
     return this
   }
 }
 
-const answer = (asker: Asker, packet: Buffer): void => asker.answered(packet)
+const answer = (stream: AedesStream, packet: Buffer): void => stream.settle(packet)
 const tellClosed = (stream: AedesStream): boolean => stream.emit('close')
 
 /** Where the first packet ends; 0 while it is not whole. */

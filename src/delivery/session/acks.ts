@@ -3,7 +3,7 @@
  * [MQTT-4.6.0-2], [MQTT-4.6.0-3]: one that waits for the disk holds up those behind it.
  */
 import type { Outbox } from '../../net/outbox.js'
-import type { Durability } from '../../persistence/persistence.js'
+import type { Durability } from '../../persistence/durability.js'
 import { ackWithReason } from '../../wire/packets.js'
 import { Reason, type ReasonCode } from '../../wire/reason-codes.js'
 
@@ -49,7 +49,7 @@ export class Acks {
   add(durability: Durability | undefined, header: AckHeader, packetId: number, reason: ReasonCode): void {
     if (this.length === 0 && durability?.isOpen !== true) return this.#write(durability, header, packetId, reason)
     this.#pending.push({ durability, header, packetId, reason })
-    if (durability !== undefined) durability.settled = this
+    if (durability !== undefined) durability.whenSettled(this)
   }
 
   #count(header: AckHeader): void {

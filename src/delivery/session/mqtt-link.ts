@@ -1,4 +1,4 @@
-/** Writes a PUBLISH for one receiver: its version of MQTT, its QoS, its packet id; topic and payload are copied as they came. */
+/** How a PUBLISH is written for one receiver: its version of MQTT, its QoS, its packet id; topic and payload are copied as they came. */
 import { copyBytes, lengthOf, writeLength } from '../../wire/encode.js'
 import type { Message } from '../message.js'
 import type { Link } from './link.js'
@@ -7,31 +7,6 @@ import type { Link } from './link.js'
 export const messageExpiryInterval = 0x02
 const subscriptionIdentifier = 0x0b
 const topicAlias = 0x23
-
-/** The aliases that stand for topics towards one client, for as long as its connection lasts [MQTT-3.3.2-7]. */
-export class OutgoingAliases {
-  readonly #aliases = new Map<string, number>()
-  readonly #maximum: number
-
-  /** @param maximum that the client takes [MQTT-3.1.2-26]. */
-  constructor(maximum: number) {
-    this.#maximum = maximum
-  }
-
-  /** The alias of a topic that the client knows already; below 0, one that it is to learn; 0, none. */
-  take(topic: string): number {
-    const known = this.#aliases.get(topic)
-    if (known !== undefined) return known
-    if (this.#aliases.size >= this.#maximum) return 0
-    this.#aliases.set(topic, this.#aliases.size + 1)
-    return -this.#aliases.size
-  }
-
-  topicOf(alias: number): string | undefined {
-    for (const [topic, its] of this.#aliases) if (its === alias) return topic
-    return undefined
-  }
-}
 
 /**
  * @param flags of the fixed header: DUP 8, QoS 2 and 4, RETAIN 1.
@@ -122,4 +97,25 @@ export function publishLength(
   const topic = message.topicEnd - message.topicAt - mountLength(link, message)
   const rest = topic + (qos > 0 ? 2 : 0) + properties + message.end - message.payloadAt
   return 1 + lengthOf(rest) + rest
+}
+
+/** Writes a PUBLISH of QoS 0: where the receiver has the version and flags that it came with, the packet as it came. */
+export function writeQos0(
+  link: Link,
+  message: Message,
+  flags: number,
+  identifiers: readonly number[] | undefined
+): void {
+  if (
+    message.frameAt >= 0 &&
+    link.version === message.frameVersion &&
+    flags === message.frameFlags &&
+    identifiers === undefined &&
+    link.aliases === undefined &&
+    link.mountpoint === ''
+  ) {
+    link.out.append(message.bytes, message.frameAt, message.end)
+  } else {
+    writePublish(link, message, flags, 0, identifiers)
+  }
 }

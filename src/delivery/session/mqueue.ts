@@ -7,7 +7,7 @@
  * the oldest of QoS 0 must be found at once; a ring, since an array's shift() moves
  * everything that is left.
  */
-import type { Outgoing } from './inflight.js'
+import type { Outgoing } from './outgoing.js'
 
 const none: (Outgoing | undefined)[] = []
 

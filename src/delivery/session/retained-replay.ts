@@ -2,7 +2,7 @@
  * Retained messages of a new subscription, not yet sent: read as the client takes them, so
  * that a filter for everything costs no more than a window at a time.
  */
-import type { Outgoing } from './inflight.js'
+import type { Outgoing } from './outgoing.js'
 
 export class RetainedReplay {
   readonly #source: Iterator<Outgoing>

@@ -3,9 +3,13 @@
  * [MQTT-4.4.0-1]. Times are the wheel's ticks: a message notes the one it was sent in, and
  * only when the session's deadline comes is there a look at what has waited since.
  */
-import type { Inflight, Outgoing } from './inflight.js'
+import type { TimerWheel, WheelItem } from '../../base/timer-wheel.js'
+import type { Inflight } from './inflight.js'
 import type { Link } from './link.js'
-import type { Session } from './session.js'
+import type { Outgoing } from './outgoing.js'
+
+/** What is used of the wheel. */
+export type Wheel = Pick<TimerWheel, 'tick' | 'tickMs' | 'watch' | 'forget'>
 
 /** `sentAt` of what waits for the window: later than any tick, and a small integer, which costs nothing to compare. */
 export const notSent = 0x3fffffff
@@ -32,12 +36,33 @@ export function retry(
   return next
 }
 
-/** Forgets the QoS 2 messages that came in so many ticks ago and were not released; tells when the next is due. */
-export function forgetUnreleased(session: Session, tick: number, ticks: number): number {
-  let next = Number.POSITIVE_INFINITY
-  for (const [packetId, since] of session.awaitingRel) {
-    if (since + ticks < tick) session.release(packetId)
-    else next = Math.min(next, since + ticks)
+/** When a session has to look for what is overdue: one entry in the wheel for all that it has under way. */
+export class RetryTimer implements WheelItem {
+  readonly #wheel: Wheel
+  readonly #due: (tick: number) => void
+  #dueAt = 0
+
+  /** @param due is called when time is up, with the wheel's tick. */
+  constructor(wheel: Wheel, due: (tick: number) => void) {
+    this.#wheel = wheel
+    this.#due = due
   }
-  return next
+
+  start(ms: number): void {
+    const { tick, tickMs } = this.#wheel
+    this.#dueAt = (tick + 1) * tickMs + ms
+    this.#wheel.watch(this)
+  }
+
+  stop(): void {
+    this.#wheel.forget(this)
+  }
+
+  deadline(): number {
+    return this.#dueAt
+  }
+
+  expire(): void {
+    this.#due(this.#wheel.tick)
+  }
 }

@@ -5,48 +5,37 @@
  * At most `window` messages of QoS 1 and 2 are under way at a time, the others wait
  * in a bounded queue. A client that reads slowly fills its own queue and nobody
  * else's: to it QoS 0 is dropped first, and counted.
+ *
+ * The file is longer than others: window, queue, replay and acknowledgements change one state, in an order that
+ * matters, and a cut between them would open that state to its neighbours.
  */
 
-import type { TimerWheel, WheelItem } from '../../base/timer-wheel.js'
 import { Metrics } from '../../observe/metrics.js'
-import type { Durability, LoggedSession, SessionLog } from '../../persistence/persistence.js'
+import type { SessionLog } from '../../persistence/session-log.js'
+import type { LoggedSession } from '../../persistence/stored-delivery.js'
 import type { QoS } from '../../wire/frame.js'
 import { protocolError } from '../../wire/reason-codes.js'
 import type { Message } from '../message.js'
 import type { ShareGroup, Subscription } from '../router.js'
+import type { EndingSubscriber, Subscriber } from '../subscriber.js'
+import { AwaitingRel } from './awaiting-rel.js'
 import { Denials } from './denials.js'
 import { type DropCause, Drops } from './drops.js'
-import { Inflight, Outgoing } from './inflight.js'
+import { Inflight } from './inflight.js'
 import type { Link } from './link.js'
-import { publishLength, writePublish } from './mqtt-link.js'
-import { MQueue, type Priorities } from './mqueue.js'
+import { publishLength, writePublish, writeQos0 } from './mqtt-link.js'
+import { MQueue } from './mqueue.js'
+import { Outgoing } from './outgoing.js'
 import { RetainedReplay } from './retained-replay.js'
-import { forgetUnreleased, notSent, retry, shorter } from './retry.js'
-
-export interface SessionLimits {
-  /** Messages under way; 0 is no limit but the protocol's. */
-  readonly maxInflight: number
-  /** Messages that wait; 0 is no limit. */
-  readonly maxQueued: number
-  /** Whether QoS 0 waits for a client that is away. */
-  readonly storeQos0: boolean
-  /** Undefined: what waits goes out in the order in which it came. */
-  readonly priorities?: Priorities | undefined
-  /** Messages in the queue above which it counts as high, until there are `lowWatermark`. */
-  readonly highWatermark?: number
-  readonly lowWatermark?: number
-  /** Milliseconds after which MQTT 3 is sent again what it has not acknowledged; 0 is never. */
-  readonly retryInterval?: number
-  /** Milliseconds that a QoS 2 message of MQTT 3 may take to be released; 0 is for ever. */
-  readonly awaitRelTimeout?: number
-}
+import { notSent, RetryTimer, retry, shorter, type Wheel } from './retry.js'
+import type { SessionLimits } from './session-limits.js'
 
 /** What the sessions need of whoever has them. */
 export interface SessionHost {
-  readonly wheel: Pick<TimerWheel, 'tick' | 'tickMs' | 'watch' | 'forget'>
+  readonly wheel: Wheel
   /** A queue went over the high watermark, or is down at the low one. */
   queueIsHigh(session: Session, isHigh: boolean): void
-  /** A connected client has missed a message; not told again before hearLosses(). */
+  /** A connected client has missed a message; not told again before reportDropsAgain(). */
   drops(session: Session): void
   ended(session: Session): void
 }
@@ -54,14 +43,12 @@ export interface SessionHost {
 /** More than a queue has: a small integer, which costs nothing to compare. */
 const never = 0x3fffffff
 
-export class Session implements WheelItem, LoggedSession {
+export class Session implements EndingSubscriber<Outgoing>, LoggedSession {
   readonly clientId: string
   readonly createdAt: Date
-  readonly subscriptions = new Map<string, Subscription<Session>>()
-  /** Packet ids of QoS 2 messages that came in and were not yet released [MQTT-4.3.3-2], and the wheel's tick then. */
-  readonly awaitingRel = new Map<number, number>()
-  /** What a publisher waits for of those, while it does: one that is sent again is not acknowledged before. */
-  durabilities: Map<number, Durability> | undefined
+  readonly subscriptions = new Map<string, Subscription<Subscriber>>()
+  /** QoS 2 messages that came in and were not yet released. */
+  readonly awaitingRel = new AwaitingRel()
   /** Where what it has is stored; undefined for a session that ends with its connection, or where nothing is. */
   sessionLog: SessionLog | undefined
   #limits: SessionLimits
@@ -80,9 +67,10 @@ export class Session implements WheelItem, LoggedSession {
   #next: Outgoing | undefined
   #link: Link | undefined
   #window = 1
-  /** Whether the wheel is to look after it, and does not yet. */
+  /** There from the first message on that may have to be sent again. */
+  #timer: RetryTimer | undefined
+  /** Whether the timer is to run, and does not yet. */
   #mayWatch = false
-  #dueAt = 0
   #isHigh = false
   #isDropTold = false
   /** Messages from the client. */
@@ -129,7 +117,7 @@ export class Session implements WheelItem, LoggedSession {
     if (this.#isHigh) {
       if (this.#queue.length <= (limits.lowWatermark ?? 0) || this.#highWatermark === never) this.#high(false)
     } else if (this.#queue.length > this.#highWatermark) this.#high(true)
-    this.#wheel?.forget(this)
+    this.#timer?.stop()
     this.#mayWatch = this.#wheel !== undefined && this.#interval > 0 && this.#link?.version === 4
     if (this.#mayWatch && (this.#inflight.size > 0 || this.awaitingRel.size > 0)) this.#watch(this.#interval)
   }
@@ -172,14 +160,14 @@ export class Session implements WheelItem, LoggedSession {
     this.#resend = this.#inflight.inOrder().reverse()
     for (const outgoing of this.#resend) outgoing.sentAt = notSent
     this.#mayWatch = this.#wheel !== undefined && this.#interval > 0 && link.version === 4
-    if (this.#mayWatch) for (const packetId of this.awaitingRel.keys()) this.awaitRelease(packetId) // its absence does not count
+    if (this.#mayWatch) for (const packetId of this.awaitingRel.ids()) this.awaitRelease(packetId) // its absence does not count
     this.pump()
   }
 
   detach(): void {
     this.#link = undefined
     this.#mayWatch = false
-    this.#wheel?.forget(this)
+    this.#timer?.stop()
     this.#resend = []
     const feeds = this.#replays
     this.#replays = []
@@ -206,7 +194,7 @@ export class Session implements WheelItem, LoggedSession {
     qos: QoS,
     retain: boolean,
     identifiers: readonly number[] | undefined,
-    group?: ShareGroup<Session>
+    group?: ShareGroup<Subscriber>
   ): void {
     const link = this.#link
     if (qos === 0) {
@@ -335,15 +323,14 @@ export class Session implements WheelItem, LoggedSession {
 
   /** A QoS 2 message came in, and is routed once until its id is released [MQTT-4.3.3-2]. */
   awaitRelease(packetId: number): void {
-    if (!this.awaitingRel.has(packetId)) this.sessionLog?.incoming(packetId)
-    this.awaitingRel.set(packetId, this.#wheel === undefined ? 0 : this.#wheel.tick)
+    const isNew = this.awaitingRel.take(packetId, this.#wheel === undefined ? 0 : this.#wheel.tick)
+    if (isNew) this.sessionLog?.incoming(packetId)
     if (this.#mayWatch) this.#watch(this.#interval)
   }
 
   /** PUBREL, or none in time; false when there was no such id. */
   release(packetId: number): boolean {
-    this.durabilities?.delete(packetId)
-    const was = this.awaitingRel.delete(packetId)
+    const was = this.awaitingRel.release(packetId)
     this.sessionLog?.incomingReleased(packetId) // if there was none: its end may not be on disk yet
     return was
   }
@@ -357,19 +344,14 @@ export class Session implements WheelItem, LoggedSession {
     if (this.#mayWatch) this.#watch(this.#interval)
   }
 
-  /** One entry in the wheel for all that is under way, and none for a session that has nothing. */
+  /** One timer for all that is under way, and none for a session that has nothing. */
   #watch(ms: number): void {
-    const wheel = this.#wheel!
     this.#mayWatch = false
-    this.#dueAt = (wheel.tick + 1) * wheel.tickMs + ms
-    wheel.watch(this)
+    this.#timer ??= new RetryTimer(this.#wheel!, tick => this.#overdue(tick))
+    this.#timer.start(ms)
   }
 
-  deadline(): number {
-    return this.#dueAt
-  }
-
-  expire(): void {
+  #overdue(tick: number): void {
     const link = this.#link
     const wheel = this.#wheel
     if (wheel === undefined || link === undefined) return
@@ -378,13 +360,15 @@ export class Session implements WheelItem, LoggedSession {
     let next = Number.POSITIVE_INFINITY
     if (retryInterval > 0 && this.#inflight.size > 0) {
       const again = (outgoing: Outgoing): void => this.#sendAgain(link, outgoing)
-      next = retry(this.#inflight, link, wheel.tick, retryInterval / wheel.tickMs, again)
+      next = retry(this.#inflight, link, tick, retryInterval / wheel.tickMs, again)
     }
     if (awaitRelTimeout > 0 && this.awaitingRel.size > 0) {
-      next = Math.min(next, forgetUnreleased(this, wheel.tick, awaitRelTimeout / wheel.tickMs))
+      const { late, nextAt } = this.awaitingRel.overdue(tick, awaitRelTimeout / wheel.tickMs)
+      for (const packetId of late) this.release(packetId)
+      next = Math.min(next, nextAt)
     }
     if (next === Number.POSITIVE_INFINITY) return
-    this.#watch(Math.min(Math.max(1, (next - wheel.tick) * wheel.tickMs), this.#interval))
+    this.#watch(Math.min(Math.max(1, (next - tick) * wheel.tickMs), this.#interval))
   }
 
   // ── what an operator is told ──
@@ -441,6 +425,28 @@ export class Session implements WheelItem, LoggedSession {
     this.#host?.queueIsHigh(this, isHigh)
   }
 
+  // ── subscriptions ──
+
+  get filters(): Iterable<string> {
+    return this.subscriptions.keys()
+  }
+
+  get isStored(): boolean {
+    return this.sessionLog !== undefined
+  }
+
+  subscribed(subscription: Subscription<Subscriber>): void {
+    this.subscriptions.set(subscription.filter, subscription)
+    this.sessionLog?.subscribed(subscription)
+  }
+
+  unsubscribed(filter: string): void {
+    this.subscriptions.delete(filter)
+    this.sessionLog?.unsubscribed(filter) // if there was none: its end may not be on disk yet
+  }
+
+  // ── its end ──
+
   /** The session is over. All that was on its way to the client, in order. */
   end(): Outgoing[] {
     this.detach()
@@ -458,6 +464,22 @@ export class Session implements WheelItem, LoggedSession {
     if (this.#next !== undefined) all.push(this.#next)
     this.#queue.each(outgoing => all.push(outgoing))
     return all
+  }
+
+  ended(left: readonly Outgoing[]): void {
+    this.forget(left)
+    this.subscriptions.clear()
+    this.awaitingRel.clear()
+  }
+
+  /** The store no longer has the session: it is over, or ends with its connection from now on. */
+  forget(left: readonly Outgoing[]): void {
+    for (const { stored } of left) stored?.forget()
+    const { sessionLog } = this
+    if (sessionLog === undefined) return
+    for (const filter of this.subscriptions.keys()) sessionLog.unsubscribed(filter)
+    for (const packetId of this.awaitingRel.ids()) sessionLog.incomingReleased(packetId)
+    this.sessionLog = undefined
   }
 
   // ── what is stored ──
@@ -497,7 +519,7 @@ export class Session implements WheelItem, LoggedSession {
     qos: QoS,
     retain: boolean,
     identifiers: readonly number[] | undefined,
-    group: ShareGroup<Session> | undefined
+    group: ShareGroup<Subscriber> | undefined
   ): void {
     this.enqueued++
     const outgoing = new Outgoing(message.owned(), qos, retain, identifiers, group)
@@ -526,19 +548,7 @@ export class Session implements WheelItem, LoggedSession {
     if (this.#tooLarge(link, message, 0, identifiers)) return
     this.delivered++
     this.#metrics.qos0Sent += message.counts
-    // The same version and flags: the packet as it came is the packet to send.
-    if (
-      message.frameAt >= 0 &&
-      link.version === message.frameVersion &&
-      flags === message.frameFlags &&
-      identifiers === undefined &&
-      link.aliases === undefined &&
-      link.mountpoint === ''
-    ) {
-      link.out.append(message.bytes, message.frameAt, message.end)
-    } else {
-      writePublish(link, message, flags, 0, identifiers)
-    }
+    writeQos0(link, message, flags, identifiers)
   }
 
   #send(link: Link, outgoing: Outgoing): void {

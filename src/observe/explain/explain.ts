@@ -3,61 +3,61 @@
  * come in, why did it not get that. The answers are those that the client would meet, and
  * nothing comes of asking.
  */
-import type { Access, AclExplanation, LoginTrial } from '../../access/access.js'
+import type { Access, AclExplanation, Identity, LoginTrial } from '../../access/access.js'
 import type { ClientRef } from '../../access/banned.js'
 import type { Action, ClientInfo } from '../../base/client-info.js'
 import { BrokerError } from '../../base/errors.js'
-import type { Channel } from '../../client/channel.js'
-import type { Sessions } from '../../client/sessions.js'
-import type { Dispatcher } from '../../delivery/dispatcher.js'
+import type { Ingress } from '../../delivery/ingress.js'
+import type { Session } from '../../delivery/session/session.js'
 import { addressIn, isLoopback } from '../../net/peer.js'
 import { explainMessage, type MessageExplanation, type MessageQuestion } from './message.js'
 
+/** A client that is connected. */
+export interface OnlineClient {
+  readonly identity: Identity | undefined
+  readonly mountpoint: string
+}
+
 export interface ExplainDeps {
   readonly access: Access
-  readonly dispatcher: Dispatcher
-  readonly sessions: Sessions
-  /** The connected clients. */
-  readonly online: ReadonlyMap<string, Channel>
-  readonly isTopic: (topic: string) => boolean
+  readonly ingress: Ingress
+  readonly sessions: { get(clientId: string): Session | undefined }
+  online(clientId: string): OnlineClient | undefined
 }
 
 export class Explain {
-  readonly #known: ExplainDeps
+  readonly #deps: ExplainDeps
 
-  constructor(known: ExplainDeps) {
-    this.#known = known
+  constructor(deps: ExplainDeps) {
+    this.#deps = deps
   }
 
   /** Why a client may or may not do something; one that is not connected is made up of what is said of it. */
   async explainAcl(who: Partial<ClientRef>, action: Action, topic: string): Promise<AclExplanation> {
-    const { access, online } = this.#known
-    const channel = who.clientId === undefined ? undefined : online.get(who.clientId)
+    const { access, online } = this.#deps
+    const channel = who.clientId === undefined ? undefined : online(who.clientId)
     const isReal = channel !== undefined && who.username === undefined && who.address === undefined
     const identity = isReal ? channel.identity! : access.identity(madeUp(who), false)
-    if (action === 'publish' && topic.startsWith('$SYS/')) {
-      return { allowed: false, by: "$SYS is the broker's own", cached: null, rules: [] }
-    }
     return await access.explain(identity, action, topic)
   }
 
   /** Why a client did not get a message, or would not. */
   async whyMessage(question: MessageQuestion): Promise<MessageExplanation> {
     const { clientId, topic } = question
-    const { dispatcher, sessions, online, isTopic } = this.#known
-    if (!isTopic(topic)) throw new BrokerError('BAD_REQUEST', `not a topic: "${topic}"`)
+    const { ingress, sessions, online } = this.#deps
+    if (!ingress.isTopic(topic)) throw new BrokerError('BAD_REQUEST', `not a topic: "${topic}"`)
     return await explainMessage(question, {
-      dispatcher,
+      ingress,
       session: sessions.get(clientId),
-      mountpoint: online.get(clientId)?.mountpoint ?? '',
-      isOnline: id => online.has(id),
+      mountpoint: online(clientId)?.mountpoint ?? '',
+      isOnline: id => online(id) !== undefined,
       acl: (id, action, what) => this.explainAcl({ clientId: id }, action, what)
     })
   }
 
   /** What a login would come to. */
   async tryLogin(who: Partial<ClientRef>, password: string | undefined): Promise<LoginTrial> {
-    return await this.#known.access.tryLogin(madeUp(who), password === undefined ? undefined : Buffer.from(password))
+    return await this.#deps.access.tryLogin(madeUp(who), password === undefined ? undefined : Buffer.from(password))
   }
 }
 

@@ -5,11 +5,12 @@
  */
 import type { AclExplanation } from '../../access/access.js'
 import type { Action } from '../../base/client-info.js'
-import type { Dispatcher } from '../../delivery/dispatcher.js'
+import type { Ingress } from '../../delivery/ingress.js'
 import { Message } from '../../delivery/message.js'
 import type { Subscription } from '../../delivery/router.js'
 import type { DropCause } from '../../delivery/session/drops.js'
 import type { Session } from '../../delivery/session/session.js'
+import type { Subscriber } from '../../delivery/subscriber.js'
 import type { QoS } from '../../wire/frame.js'
 import { matches, splitShared } from '../../wire/topic.js'
 
@@ -40,7 +41,7 @@ export interface MessageExplanation {
 }
 
 export interface MessageDeps {
-  readonly dispatcher: Dispatcher
+  readonly ingress: Ingress
   readonly session: Session | undefined
   /** What stands before its topics with the broker. */
   readonly mountpoint: string
@@ -52,11 +53,12 @@ const nearby = 3
 
 export async function explainMessage(
   { clientId, topic, from, qos, size }: MessageQuestion,
-  { dispatcher, session, mountpoint, isOnline, acl }: MessageDeps
+  { ingress, session, mountpoint, isOnline, acl }: MessageDeps
 ): Promise<MessageExplanation> {
   const findings: { bearing: Bearing; text: string }[] = []
   const say = (bearing: Bearing, text: string): void => void findings.push({ bearing, text })
   const whole = mountpoint + topic
+  const { dispatcher } = ingress
 
   await publisher()
   if (session === undefined) say('no', 'it is not connected, and has no session that would wait for it')
@@ -106,7 +108,7 @@ export async function explainMessage(
   }
 
   /** Of groups, one that brings it is enough. */
-  function shares(its: Session, found: readonly Subscription<Session>[]): QoS {
+  function shares(its: Session, found: readonly Subscription<Subscriber>[]): QoS {
     const message = messageOf()
     const { groups } = dispatcher.router.match(whole)
     const all = found.flatMap(({ filter: written, qos: wanted }) => {
@@ -176,7 +178,7 @@ export async function explainMessage(
     const kept = dispatcher.retained.get(whole)
     if (kept !== undefined)
       return say('ok', `a message is retained there: QoS ${kept.qos}, ${kept.payloadLength} bytes`)
-    const why = dispatcher.overLimits(messageOf())
+    const why = ingress.overLimits(messageOf())
     if (why !== undefined) say('ok', `one with RETAIN is delivered, and not kept: over ${why}`)
   }
 
