@@ -13,11 +13,11 @@ import { fileSinks } from './base/log/files.js'
 import { createLog, type LogRoot, type Sink } from './base/log/log.js'
 import { brokerSchema, type GivenBrokerOptions, type LogOptions } from './config/broker-keys.js'
 import { optionsFrom } from './config/schema.js'
-import type { ListenerInfo } from './net/listener.js'
+import type { ListenerInfo } from './net/listener-info.js'
+import type { Report, StopMode } from './ops/operations.js'
 import type { Handler, HookName, HookScope, Message } from './plugins/hooks.js'
 import type { ProvidedPlugin } from './plugins/host.js'
-import type { Report } from './server/reload.js'
-import { Server, type StopMode } from './server/server.js'
+import { Server } from './server/server.js'
 import { readSettings, type Settings } from './server/settings.js'
 
 export interface StartBrokerOptions extends Omit<GivenBrokerOptions, 'log'> {
@@ -107,9 +107,8 @@ export async function startBroker({
       server.clients.publish({ topic, payload: Buffer.from(payload as Uint8Array), qos, retain }),
     subscribe: (filter, handler) => server.clients.subscribeInline(filter, handler),
     reload: async () => {
-      if (server.reloads === undefined)
-        throw new BrokerError('BAD_REQUEST', 'a broker without a home has no files to read')
-      return await server.reloads.reload()
+      if (home === undefined) throw new BrokerError('BAD_REQUEST', 'a broker without a home has no files to read')
+      return await server.ops.config.reload()
     },
     on: (name, handler, options) => scope.on(name, handler, options),
     stop,
@@ -134,7 +133,8 @@ export type { Action, ClientInfo, EndReason, Peer } from './base/client-info.js'
 export { BrokerError, type ErrorCode } from './base/errors.js'
 export { findHome } from './base/home.js'
 export type { Level, Sink } from './base/log/log.js'
-export type { ListenerInfo } from './net/listener.js'
+export type { ListenerInfo } from './net/listener-info.js'
+export type { Change, Report, StopMode } from './ops/operations.js'
 export { type Plugin, type PluginContext, plugin, type Running } from './plugin.js'
 export type {
   AuthExchange,
@@ -148,5 +148,3 @@ export type {
   Message
 } from './plugins/hooks.js'
 export type { ProvidedPlugin } from './plugins/host.js'
-export type { Change, Report } from './server/reload.js'
-export type { StopMode } from './server/server.js'

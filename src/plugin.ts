@@ -31,8 +31,8 @@ export interface Running {
    * a failure is only logged, and the plugin stays, refusing what it cannot judge.
    */
   check?(): Promise<void>
-  /** For commands of broker-ctl that are this plugin's. */
-  readonly service?: unknown
+  /** For commands of broker-ctl that are this plugin's: plain data in and out, by name. */
+  readonly actions?: Readonly<Record<string, (args: any) => unknown>>
   /** Undoes start(); called after the plugin's hooks are gone. */
   stop?(): void | Promise<void>
 }

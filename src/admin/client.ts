@@ -3,7 +3,7 @@ import { type IncomingMessage, request } from 'node:http'
 import { createInterface } from 'node:readline'
 import { BrokerError, type ErrorCode } from '../base/errors.js'
 import type { Commands } from '../commands/index.js'
-import type { Sample } from '../observe/top.js'
+import type { Sample } from '../ops/samples.js'
 
 type ArgsOf<N extends keyof Commands> = Parameters<Commands[N]['run']>[1]
 type ResultOf<N extends keyof Commands> = Wire<Awaited<ReturnType<Commands[N]['run']>>>

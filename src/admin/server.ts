@@ -14,9 +14,9 @@ import { chmodSync, rmdirSync, rmSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { BrokerError, type ErrorCode } from '../base/errors.js'
 import type { Home } from '../base/home.js'
-import { type Level, levels } from '../base/log/log.js'
+import { type Level, type Log, levels } from '../base/log/log.js'
 import type { Command, Options } from '../commands/command.js'
-import type { Server } from '../server/server.js'
+import type { Operations } from '../ops/operations.js'
 import { sendRows } from './rows.js'
 
 const httpStatus: Record<ErrorCode, number> = {
@@ -33,11 +33,31 @@ const maxBody = 64 * 1024
 /** What a follower of the log may leave unread before lines are left out for it. */
 const maxUnread = 1024 * 1024
 
+/** The socket as a part of the broker. */
+export class AdminSocket {
+  readonly name = 'admin socket'
+  readonly #args: Parameters<typeof serveAdmin>
+  #close = async (): Promise<void> => {}
+
+  constructor(...args: Parameters<typeof serveAdmin>) {
+    this.#args = args
+  }
+
+  async start(): Promise<void> {
+    this.#close = await serveAdmin(...this.#args)
+  }
+
+  stop(): Promise<void> {
+    return this.#close()
+  }
+}
+
 /** Opens the socket; resolves to what closes it. The caller holds the home's lock, so a file there is a dead one. */
 export async function serveAdmin(
   home: Home,
   commands: Readonly<Record<string, Command<any, any, any>>>,
-  server: Server
+  ops: Operations,
+  log: Log
 ): Promise<() => Promise<void>> {
   home.makeSocketDir()
   const path = home.adminSocket
@@ -49,11 +69,11 @@ export async function serveAdmin(
     if (request.method === 'GET' && (path === '/log' || path === '/top')) {
       streams.add(response)
       response.once('close', () => streams.delete(response))
-      return path === '/log' ? streamLog(new URLSearchParams(query), response, server) : streamTop(response, server)
+      return path === '/log' ? streamLog(new URLSearchParams(query), response, ops) : streamTop(response, ops)
     }
     void answer(request, response, path).catch((err: Error) => {
       const code = err instanceof BrokerError ? err.code : undefined
-      if (code === undefined) server.log.error('admin command failed', { url: request.url, err })
+      if (code === undefined) log.error('admin command failed', { url: request.url, err })
       if (response.headersSent) return void response.destroy() // a list that broke off must not look whole
       reply(response, code === undefined ? 500 : httpStatus[code], { error: { code, message: err.message } })
     })
@@ -69,7 +89,7 @@ export async function serveAdmin(
     const name = nameOf(path)
     const command = Object.hasOwn(commands, name) ? commands[name] : undefined
     if (request.method !== 'POST' || command === undefined) throw new BrokerError('BAD_REQUEST', `no command "${name}"`)
-    return await command.run(server, checked(command, await json(request)) as never)
+    return await command.run(ops, checked(command, await json(request)) as never)
   }
 
   await new Promise<void>((resolve, reject) => {
@@ -116,7 +136,7 @@ function reply(response: ServerResponse, status: number, body: unknown): void {
   response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
 }
 
-function streamLog(query: URLSearchParams, response: ServerResponse, { log }: Server): void {
+function streamLog(query: URLSearchParams, response: ServerResponse, { log }: Operations): void {
   const level = levels.find(l => l === query.get('level')) ?? ('info' satisfies Level)
   response.writeHead(200, { 'content-type': 'text/plain; charset=utf-8' })
   response.flushHeaders()
@@ -131,11 +151,11 @@ function streamLog(query: URLSearchParams, response: ServerResponse, { log }: Se
     leftOut = 0
     response.write(line)
   }
-  response.once('close', log.add({ level, format, write }))
+  response.once('close', log.follow({ level, format, write }))
 }
 
 /** Whoever reads slower than it is told gets the newest, not all. */
-function streamTop(response: ServerResponse, { top }: Server): void {
+function streamTop(response: ServerResponse, { top }: Operations): void {
   response.writeHead(200, { 'content-type': 'application/x-ndjson' })
   response.flushHeaders()
   const leave = top.watch(sample => {

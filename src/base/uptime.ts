@@ -23,3 +23,6 @@ export function localTime(at: Date): string {
   const day = [at.getFullYear(), two(at.getMonth() + 1), two(at.getDate())].join('-')
   return `${day} ${[at.getHours(), at.getMinutes(), at.getSeconds()].map(two).join(':')}`
 }
+
+/** The same of seconds since 1970. */
+export const clock = (at: number): string => localTime(new Date(at * 1000))

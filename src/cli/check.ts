@@ -15,7 +15,7 @@ export async function checkAll(home: Home): Promise<string> {
   const plugins = new PluginHost(
     {
       ...paths,
-      spaces: new PluginStorage(),
+      storage: new PluginStorage(),
       version,
       env: process.env,
       changed: () => {}

@@ -86,7 +86,7 @@ function listenToSignals(log: Log, manner: Manner): (server: Server) => void {
 
 async function reread(server: Server | undefined, log: Log): Promise<void> {
   try {
-    await server?.reloads?.reload()
+    await server?.ops.config.reload()
   } catch (err) {
     if (!(err instanceof BrokerError)) throw err
     log.error('configuration is not read again', { err })

@@ -4,7 +4,7 @@
  */
 import type { ChalkInstance } from 'chalk'
 import { visible } from '../commands/command.js'
-import type { ClientLoad, Sample, TopicLoad } from '../observe/top.js'
+import type { ClientLoad, Sample, TopicLoad } from '../ops/samples.js'
 
 export const panes = ['clients', 'topics', 'slow'] as const
 export type Pane = (typeof panes)[number]

@@ -8,7 +8,7 @@ import chalk, { Chalk, type ChalkInstance } from 'chalk'
 import { AdminClient } from '../admin/client.js'
 import { BrokerError } from '../base/errors.js'
 import type { Home } from '../base/home.js'
-import type { Sample } from '../observe/top.js'
+import type { Sample } from '../ops/samples.js'
 import { Exit, type Io } from './io.js'
 import { extent, frame, type Pane, panes, type Size, type View } from './top-frame.js'
 

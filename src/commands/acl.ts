@@ -26,7 +26,7 @@ export const acl = {
       ['--user <username>', 'of a client that need not be connected'],
       ['--ip <address>', 'its address; 127.0.0.1']
     ],
-    async run({ clients, explain }, { words, user, ip }) {
+    async run({ access, clients }, { words, user, ip }) {
       const [action, topic, ...more] = words.slice(-2)
       const [clientId, ...tooMany] = words.slice(0, -2)
       if ((action !== 'publish' && action !== 'subscribe') || topic === undefined || more.length + tooMany.length > 0) {
@@ -44,7 +44,7 @@ export const acl = {
         ...(user === undefined ? {} : { username: user }),
         ...(ip === undefined ? {} : { address: ip })
       }
-      return await explain.explainAcl(who, action, topic)
+      return await access.explainAcl(who, action, topic)
     },
     print: explained
   })

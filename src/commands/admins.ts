@@ -1,9 +1,5 @@
 import { BrokerError } from '../base/errors.js'
-import type { Admins } from '../mgmt/admins.js'
-import type { Server } from '../server/server.js'
 import { command, visible } from './command.js'
-
-const of = ({ management }: Server): Admins => management!.admins // whoever has an admin socket has a home
 
 function given(password: string | undefined): string {
   if (password === undefined) throw new BrokerError('BAD_REQUEST', 'missing argument "password"')
@@ -13,7 +9,7 @@ function given(password: string | undefined): string {
 export const admins = {
   'admins list': command({
     summary: 'List users of the management API',
-    run: server => of(server).users(),
+    run: ({ admins }) => admins.users(),
     print: rows => rows.map(({ username, tags }) => `User(${visible(username)}, tags=${visible(tags)})`).join('\n')
   }),
   'admins add': command({
@@ -21,9 +17,8 @@ export const admins = {
     usage: '<username> [password] [tags]',
     secret: 'password',
     acts: true,
-    async run(server, { username, password, tags }) {
-      await of(server).add(username, given(password), tags)
-      server.log.info('management API: user added', { username })
+    async run({ admins }, { username, password, tags }) {
+      await admins.add(username, given(password), tags)
       return { username }
     },
     print: () => 'ok'
@@ -33,9 +28,8 @@ export const admins = {
     usage: '<username> [password]',
     secret: 'password',
     acts: true,
-    async run(server, { username, password }) {
-      await of(server).setPassword(username, given(password))
-      server.log.info('management API: password changed', { username })
+    async run({ admins }, { username, password }) {
+      await admins.setPassword(username, given(password))
       return { username }
     },
     print: () => 'ok'
@@ -44,16 +38,15 @@ export const admins = {
     summary: 'Delete user',
     usage: '<username>',
     acts: true,
-    run(server, { username }) {
-      of(server).remove(username)
-      server.log.info('management API: user deleted', { username })
+    run({ admins }, { username }) {
+      admins.remove(username)
       return { username }
     },
     print: () => 'ok'
   }),
   'admins token list': command({
     summary: 'List tokens of the management API',
-    run: server => of(server).tokens(),
+    run: ({ admins }) => admins.tokens(),
     print: rows =>
       rows
         .map(({ name, access, created_at }) => `Token(${visible(name)}, access=${access}, created_at=${created_at})`)
@@ -63,20 +56,15 @@ export const admins = {
     summary: 'Make a token for a program: full, or read alone',
     usage: '<name> [access]',
     acts: true,
-    run(server, { name, access = 'full' }) {
-      const token = of(server).addToken(name, access)
-      server.log.info('management API: token added', { token: name, access })
-      return { name, access, token }
-    },
+    run: ({ admins }, { name, access = 'full' }) => ({ name, access, token: admins.addToken(name, access) }),
     print: ({ token }) => token
   }),
   'admins token del': command({
     summary: 'Delete a token',
     usage: '<name>',
     acts: true,
-    run(server, { name }) {
-      of(server).removeToken(name)
-      server.log.info('management API: token deleted', { token: name })
+    run({ admins }, { name }) {
+      admins.removeToken(name)
       return { name }
     },
     print: () => 'ok'

@@ -21,13 +21,13 @@ export const auth = {
       ['--ip <address>', 'its address; 127.0.0.1']
     ],
     secret: 'password',
-    async run({ explain }, { user, password, id, ip }) {
+    async run({ access }, { user, password, id, ip }) {
       const who = {
         ...(id === undefined ? {} : { clientId: id }),
         ...(user === undefined ? {} : { username: user }),
         ...(ip === undefined ? {} : { address: ip })
       }
-      return await explain.tryLogin(who, password === true ? undefined : password)
+      return await access.tryLogin(who, password === true ? undefined : password)
     },
     print
   })

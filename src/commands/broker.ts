@@ -1,6 +1,5 @@
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import { description, localTime, uptime as words } from '../base/uptime.js'
-import type { Histogram } from '../observe/metrics.js'
+import type { Distribution } from '../ops/operations.js'
 import { command, line } from './command.js'
 
 const lines = (values: object, width: number): string =>
@@ -8,46 +7,39 @@ const lines = (values: object, width: number): string =>
     .map(([name, value]) => line(name, value, width))
     .join('\n')
 
-/** Upper bounds of the queues' lengths; no queue is as long as that of the last, unless mqtt.mqueue.max_length is raised. */
-const lengths = [0, 1, 10, 100, 500, 1000, 10_000]
-
-/** How many sessions are looked at in one turn of the event loop. */
-const aTurn = 2000
-
-const rowsOf = ({ bounds, counts }: Pick<Histogram, 'bounds' | 'counts'>) =>
+const rowsOf = ({ bounds, counts }: Pick<Distribution, 'bounds' | 'counts'>) =>
   counts.map((count, i) => ({ le: bounds[i] ?? null, count }))
 
 export const broker = {
   broker: command({
     summary: 'Show broker version, uptime and description',
-    run: ({ version, startedAt }) => ({
-      sysdescr: description,
-      version,
-      uptime: Math.floor((Date.now() - startedAt.getTime()) / 1000),
-      datetime: new Date()
-    }),
+    run({ broker }) {
+      const { version, startedAt } = broker.state()
+      const uptime = Math.floor((Date.now() - startedAt.getTime()) / 1000)
+      return { sysdescr: description, version, uptime, datetime: new Date() }
+    },
     print: ({ sysdescr, version, uptime, datetime }) =>
       lines({ sysdescr, version, uptime: words(uptime), datetime: localTime(new Date(datetime)) }, 10)
   }),
   'broker stats': command({
     summary: 'Show broker statistics of clients, topics, subscribers',
-    run: server => server.stats(),
+    run: ({ broker }) => broker.stats(),
     print: stats => lines(stats, 20)
   }),
   'broker metrics': command({
     summary: 'Show broker metrics',
-    run: ({ clients }) => clients.metrics.standard(clients.dispatcher.retained.size),
+    run: ({ broker }) => broker.metrics(),
     print: metrics => lines(metrics, 24)
   }),
   'broker losses': command({
     summary: 'Show what did not get through, by cause, and packets of MQTT 5',
-    run: ({ clients }) => clients.metrics.more(),
+    run: ({ broker }) => broker.losses(),
     print: metrics => lines(metrics, 28)
   }),
   'broker latency': command({
     summary: 'Show how long messages took through the broker',
-    run: ({ clients }) => {
-      const { latency } = clients.metrics
+    run: ({ broker }) => {
+      const latency = broker.latency()
       const mean = latency.count === 0 ? 0 : latency.sum / latency.count
       return { unit: 'ms', count: latency.count, mean: Number(mean.toFixed(3)), buckets: rowsOf(latency) }
     },
@@ -60,17 +52,9 @@ export const broker = {
   }),
   'broker queues': command({
     summary: 'Show how many sessions have queues of which length',
-    async run({ clients }) {
-      const counts = new Array<number>(lengths.length + 1).fill(0)
-      let sessions = 0
-      let messages = 0
-      for (const { queueLength } of clients.sessions.each()) {
-        const at = lengths.findIndex(most => queueLength <= most)
-        counts[at === -1 ? lengths.length : at]!++
-        messages += queueLength
-        if (++sessions % aTurn === 0) await nextTurn()
-      }
-      return { sessions, messages, buckets: rowsOf({ bounds: lengths, counts }) }
+    async run({ broker }) {
+      const { sessions, messages, ...lengths } = await broker.queues()
+      return { sessions, messages, buckets: rowsOf(lengths) }
     },
     print: ({ sessions, messages, buckets }) =>
       [

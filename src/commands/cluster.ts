@@ -4,7 +4,7 @@ import { command } from './command.js'
 export const cluster = {
   'cluster status': command({
     summary: 'Cluster status',
-    run: ({ options }) => ({ running_nodes: [options.node.name], stopped_nodes: [] as string[] }),
+    run: ({ broker }) => ({ running_nodes: [broker.state().node], stopped_nodes: [] as string[] }),
     print: ({ running_nodes }) => `Cluster status: [{running_nodes,[${running_nodes.map(n => `'${n}'`).join(',')}]}]`
   })
 }

@@ -6,7 +6,7 @@
  * Nothing here or in the other files of this folder loads the broker at run time:
  * broker-ctl reads the same table and must start at once.
  */
-import type { Server } from '../server/server.js'
+import type { Operations, Rows } from '../ops/operations.js'
 
 /** '<clientId> [reason]' → { clientId: string, reason?: string } */
 export type Args<U extends string> = U extends `${infer Head} ${infer Tail}`
@@ -58,14 +58,14 @@ export interface Command<U extends string = string, R = unknown, O extends Optio
    * Does the work and returns plain data; throws a BrokerError when it cannot. A list that may be long is a
    * generator, which is read over many turns of the event loop while what it lists goes on changing.
    */
-  run(server: Server, args: Args<U> & OptionArgs<O>): R | Promise<R>
+  run(ops: Operations, args: Args<U> & OptionArgs<O>): R | Promise<R>
   /** emqttd's lines for the result; left out, nothing is printed. */
   print?(result: Awaited<R>): string
   /** The same for a row of a list that is a generator. */
   line?(row: RowOf<R>): string
 }
 
-type RowOf<R> = Awaited<R> extends Generator<infer Row> ? Row : never
+type RowOf<R> = Awaited<R> extends Rows<infer Row> ? Row : never
 
 export function command<const U extends string = '', R = unknown, const O extends Options = readonly []>(
   c: Command<U, R, O>

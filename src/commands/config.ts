@@ -1,12 +1,6 @@
 import { BrokerError } from '../base/errors.js'
-import type { Change, Reload, Report, Shown } from '../server/reload.js'
-import type { Server } from '../server/server.js'
+import type { Change, Report, Shown } from '../ops/operations.js'
 import { command, visible } from './command.js'
-
-function reloads({ reloads }: Server): Reload {
-  if (reloads === undefined) throw new BrokerError('CONFLICT', 'this broker has no files to read')
-  return reloads
-}
 
 const or = (text: string | null): string => (text === null ? 'none' : visible(text))
 
@@ -34,27 +28,25 @@ export const config = {
   reload: command({
     summary: 'Read everything under etc/ again',
     acts: true,
-    run: server => reloads(server).reload(),
+    run: ({ config }) => config.reload(),
     print: printReport
   }),
   set: command({
     summary: 'Set a key of broker.conf until a restart or a reload',
     usage: '<key> [value]',
     acts: true,
-    run(server, { key, value }) {
+    run({ config }, { key, value }) {
       // emqttd's form is key=value
       const at = value === undefined ? key.indexOf('=') : -1
       if (value === undefined && at < 1) throw new BrokerError('BAD_REQUEST', `missing argument "value" for ${key}`)
-      return reloads(server).set(
-        ...((at < 1 ? [key, value!] : [key.slice(0, at), key.slice(at + 1)]) as [string, string])
-      )
+      return config.set(...((at < 1 ? [key, value!] : [key.slice(0, at), key.slice(at + 1)]) as [string, string]))
     },
     print: ({ key, to }) => `"${key}" set to "${visible(to ?? '')}" successfully`
   }),
   show: command({
     summary: 'Show keys: the value in force, that of the file, the default',
     usage: '[key]',
-    run: (server, { key }) => reloads(server).show(key),
+    run: ({ config }, { key }) => config.show(key),
     print: rows => rows.map(show).join('\n')
   })
 }

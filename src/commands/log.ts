@@ -25,7 +25,6 @@ export const log = {
         const which = there.length === 0 ? 'no log is kept' : `there are ${there.join(', ')}`
         throw new BrokerError('NOT_FOUND', target === undefined ? which : `no such log: ${target}; ${which}`)
       }
-      log.info('log level set', { level: wanted, targets: changed.map(t => t.target).join(',') })
       return changed
     },
     print: rows => rows.map(show).join('\n')

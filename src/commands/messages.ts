@@ -1,7 +1,7 @@
 import { BrokerError } from '../base/errors.js'
+import { clock } from '../base/uptime.js'
 import type { MessageExplanation } from '../observe/explain/message.js'
 import { command, visible } from './command.js'
-import { clock } from './when.js'
 
 const causes = {
   away: 'QoS 0 while it was away',
@@ -42,8 +42,8 @@ export const messages = {
       ['--qos <qos>', 'of the message; 0'],
       ['--size <bytes>', 'of its payload; 0']
     ],
-    run: ({ explain }, { clientId, topic, from, qos, size }) =>
-      explain.whyMessage({
+    run: ({ messages }, { clientId, topic, from, qos, size }) =>
+      messages.why({
         clientId,
         topic,
         from,

@@ -1,14 +1,13 @@
 import { BrokerError } from '../base/errors.js'
-import type { ScramUsers } from '../plugins/auth-scram.js'
-import type { Server } from '../server/server.js'
+import type { ScramUser } from '../plugins/auth-scram.js'
 import { command, visible } from './command.js'
 
-const users = ({ plugins }: Server): ScramUsers => plugins.service('auth_scram') as ScramUsers
+const plugin = 'auth_scram'
 
 export const scram = {
   'scram list': command({
     summary: 'List users of auth_scram',
-    run: server => users(server).list(),
+    run: async ({ plugins }) => (await plugins.call(plugin, 'list', {})) as ScramUser[],
     print: rows => rows.map(({ username }) => visible(username)).join('\n')
   }),
   'scram add': command({
@@ -16,10 +15,9 @@ export const scram = {
     usage: '<username> [password]',
     secret: 'password',
     acts: true,
-    async run(server, { username, password }) {
+    async run({ plugins }, { username, password }) {
       if (password === undefined) throw new BrokerError('BAD_REQUEST', 'missing argument "password"')
-      await users(server).add(username, password)
-      server.log.info('scram user set', { username })
+      await plugins.call(plugin, 'add', { username, password })
       return { username }
     },
     print: () => 'ok'
@@ -28,9 +26,8 @@ export const scram = {
     summary: 'Delete user',
     acts: true,
     usage: '<username>',
-    run(server, { username }) {
-      users(server).remove(username)
-      server.log.info('scram user deleted', { username })
+    async run({ plugins }, { username }) {
+      await plugins.call(plugin, 'remove', { username })
       return { username }
     },
     print: () => 'ok'

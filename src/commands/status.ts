@@ -3,18 +3,20 @@ import { command } from './command.js'
 export const status = {
   status: command({
     summary: 'Show broker status',
-    run: ({ options, version, phase, startedAt, clients, store, alarms }) => ({
-      node: options.node.name,
-      status: 'started',
-      version,
-      running: phase === 'running',
-      pid: process.pid,
-      startedAt,
-      clients: clients.clientCount,
-      /** What is in use: memory also where the store could not be opened, which is an alarm. */
-      store: store === undefined ? { type: 'memory', size: null } : { type: 'lmdb', size: store.size },
-      alarms: alarms.list().length
-    }),
+    run({ broker, clients, store, alarms }) {
+      const { node, version, phase, pid, startedAt } = broker.state()
+      return {
+        node,
+        status: 'started',
+        version,
+        running: phase === 'running',
+        pid,
+        startedAt,
+        clients: clients.count(),
+        store: store.summary(),
+        alarms: alarms.list().length
+      }
+    },
     print: ({ node, version, running }) =>
       `Node '${node}' is started\n${running ? `broker ${version} is running` : 'broker is not running'}`
   })

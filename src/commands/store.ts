@@ -1,15 +1,7 @@
 /** The store: while the broker runs these go through its admin socket, else src/cli/store.ts does the same. */
 
-import { BrokerError } from '../base/errors.js'
-import type { Server } from '../server/server.js'
 import type { StoreState } from '../store/maintenance.js'
 import { command, line } from './command.js'
-
-function careOf({ store, options }: Server) {
-  if (store !== undefined) return store
-  const why = options.store.type === 'memory' ? 'store.type = memory' : 'it could not be opened; see `alarms list`'
-  throw new BrokerError('NOT_FOUND', `There is no store: ${why}.`)
-}
 
 const told = ({ file, size, free, records, journal }: StoreState): string =>
   [
@@ -23,18 +15,18 @@ const told = ({ file, size, free, records, journal }: StoreState): string =>
 export const store = {
   'store info': command({
     summary: 'Show the store: its file, its size and what it holds',
-    run: async server => await careOf(server).info(),
+    run: ({ store }) => store.info(),
     print: told
   }),
   'store check': command({
     summary: 'Read every record of the store and check it',
-    run: async server => await careOf(server).check(),
+    run: ({ store }) => store.check(),
     print: state => `The store is sound.\n${told(state)}`
   }),
   'store compact': command({
     summary: 'Make the file of the store as small as it can be',
     acts: true,
-    run: async server => await careOf(server).compact(),
+    run: ({ store }) => store.compact(),
     print: ({ before, after }) => `The store had ${bytes(before)}, and has ${bytes(after)} now.`
   }),
   'store backup': command({
@@ -42,7 +34,7 @@ export const store = {
     acts: true,
     usage: '<file>',
     path: 'file',
-    run: async (server, { file }) => await careOf(server).backup(file),
+    run: ({ store }, { file }) => store.backup(file),
     print: ({ file, size }) => `The store is copied to ${file} (${bytes(size)}).`
   }),
   'store restore': command({
@@ -50,7 +42,7 @@ export const store = {
     acts: true,
     usage: '<file>',
     path: 'file',
-    run: async ({ restoreStore }, { file }) => await restoreStore(file),
+    run: ({ store }, { file }) => store.restore(file),
     print: ({ file }) => `The next start of the broker takes ${file} for its store, and puts the present one aside.`
   })
 }

@@ -1,32 +1,10 @@
 import { BrokerError } from '../base/errors.js'
-import type { Subscription } from '../delivery/router.js'
-import type { Subscriber } from '../delivery/subscriber.js'
-import type { Server } from '../server/server.js'
+import type { SubscriptionRow } from '../ops/operations.js'
 import { command, line, visible } from './command.js'
 
-const row = ({ subscriber, filter, qos }: Subscription<Subscriber>) => {
-  const [, share, topic] = /^(?:\$local\/)?(?:(\$queue|\$share\/[^/]+)\/)?(.*)$/s.exec(filter)!
-  return {
-    client_id: subscriber.clientId,
-    /** Without `$share/<group>/` and the like, as `topics list` has it. */
-    topic: topic!,
-    filter,
-    qos,
-    share: share === undefined ? null : share.replace('$share/', '')
-  }
-}
+const short = ({ client_id, topic }: SubscriptionRow): string => `${visible(client_id)} -> ${visible(topic)}`
 
-type Row = ReturnType<typeof row>
-
-function* all({ clients }: Server): Generator<Row> {
-  for (const session of clients.sessions.each()) {
-    for (const subscription of session.subscriptions.values()) yield row(subscription)
-  }
-}
-
-const short = ({ client_id, topic }: Row): string => `${visible(client_id)} -> ${visible(topic)}`
-
-const long = (r: Row): string =>
+const long = (r: SubscriptionRow): string =>
   [
     short(r),
     `  ${line('qos', r.qos, 8)}`,
@@ -34,12 +12,16 @@ const long = (r: Row): string =>
   ].join('\n')
 
 export const subscriptions = {
-  'subscriptions list': command({ summary: 'List all subscriptions', run: all, line: short }),
+  'subscriptions list': command({
+    summary: 'List all subscriptions',
+    run: ({ subscriptions }) => subscriptions.list(),
+    line: short
+  }),
   'subscriptions show': command({
     summary: 'Show subscriptions of a client',
     usage: '<clientId>',
-    run({ clients }, { clientId }) {
-      const rows = [...(clients.sessions.get(clientId)?.subscriptions.values() ?? [])].map(row)
+    async run({ subscriptions }, { clientId }) {
+      const rows = await subscriptions.of(clientId)
       if (rows.length === 0) throw new BrokerError('NOT_FOUND', 'Not Found.')
       return rows
     },
@@ -49,10 +31,9 @@ export const subscriptions = {
     summary: 'Add a static subscription manually',
     usage: '<clientId> <topic> <qos>',
     acts: true,
-    run({ clients, log }, { clientId, topic, qos }) {
+    async run({ subscriptions }, { clientId, topic, qos }) {
       if (!/^[012]$/.test(qos)) throw new BrokerError('BAD_REQUEST', 'QoS should be 0, 1, 2')
-      clients.subscribe(clientId, topic, Number(qos) as 0 | 1 | 2)
-      log.info('subscription added', { clientId, filter: topic, qos })
+      await subscriptions.add(clientId, topic, Number(qos) as 0 | 1 | 2)
       return { client_id: clientId, filter: topic, qos: Number(qos) }
     },
     print: () => 'ok'
@@ -61,9 +42,8 @@ export const subscriptions = {
     summary: 'Delete a static subscription manually',
     usage: '<clientId> <topic>',
     acts: true,
-    run({ clients, log }, { clientId, topic }) {
-      clients.unsubscribe(clientId, topic)
-      log.info('subscription deleted', { clientId, filter: topic })
+    async run({ subscriptions }, { clientId, topic }) {
+      await subscriptions.remove(clientId, topic)
       return { client_id: clientId, filter: topic }
     },
     print: () => 'ok'

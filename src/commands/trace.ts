@@ -1,21 +1,6 @@
-import { BrokerError } from '../base/errors.js'
-import type { TraceInfo, TraceKind, TraceTerms } from '../observe/trace/trace.js'
-import type { Server } from '../server/server.js'
+import type { TraceKind, TraceTerms } from '../observe/trace/trace.js'
+import type { Operations } from '../ops/operations.js'
 import { command, visible } from './command.js'
-
-const seconds = (at: Date): number => Math.floor(at.getTime() / 1000)
-
-const row = ({ kind, value, file, format, startedAt, until, packets, bytes, leftOut }: TraceInfo) => ({
-  kind,
-  value,
-  file,
-  format,
-  started_at: seconds(startedAt),
-  until: seconds(until),
-  packets,
-  bytes,
-  left_out: leftOut
-})
 
 /** What a command did; the name of the file is told when it was not given. */
 export interface Done {
@@ -38,18 +23,17 @@ function print(done: Done): string {
 }
 
 async function trace(
-  { clients, home }: Server,
+  { traces }: Operations,
   kind: TraceKind,
   value: string,
   { file, ...terms }: TraceTerms
 ): Promise<Done> {
   if (file === 'off') {
-    const { file: was } = clients.tracer.stop(kind, value)
+    const { file: was } = await traces.stop(kind, value)
     return { kind, value, tracing: false, file: was, named: true }
   }
-  if (home === undefined) throw new BrokerError('UNAVAILABLE', 'this broker keeps no files')
-  const info = await clients.trace(kind, value, home.root, { file, ...terms })
-  return { kind, value, tracing: true, file: info.file, named: file !== undefined }
+  const { file: to } = await traces.start(kind, value, { file, ...terms })
+  return { kind, value, tracing: true, file: to, named: file !== undefined }
 }
 
 const options = [
@@ -62,7 +46,7 @@ const options = [
 export const traces = {
   'trace list': command({
     summary: 'List all traces',
-    run: ({ clients }) => clients.tracer.list().map(row),
+    run: ({ traces }) => traces.list(),
     print: rows => rows.map(where).join('\n')
   }),
   'trace client': command({
@@ -71,7 +55,7 @@ export const traces = {
     synopsis: '<clientId> [file | off]',
     options,
     acts: true,
-    run: (server, { clientId, ...terms }) => trace(server, 'client', clientId, terms),
+    run: (ops, { clientId, ...terms }) => trace(ops, 'client', clientId, terms),
     print
   }),
   'trace topic': command({
@@ -80,7 +64,7 @@ export const traces = {
     synopsis: '<topic> [file | off]',
     options,
     acts: true,
-    run: (server, { topic, ...terms }) => trace(server, 'topic', topic, terms),
+    run: (ops, { topic, ...terms }) => trace(ops, 'topic', topic, terms),
     print
   }),
   'trace user': command({
@@ -89,7 +73,7 @@ export const traces = {
     synopsis: '<username> [file | off]',
     options,
     acts: true,
-    run: (server, { username, ...terms }) => trace(server, 'user', username, terms),
+    run: (ops, { username, ...terms }) => trace(ops, 'user', username, terms),
     print
   }),
   'trace ip': command({
@@ -98,7 +82,7 @@ export const traces = {
     synopsis: '<address> [file | off]',
     options,
     acts: true,
-    run: (server, { address, ...terms }) => trace(server, 'ip', address, terms),
+    run: (ops, { address, ...terms }) => trace(ops, 'ip', address, terms),
     print
   })
 }

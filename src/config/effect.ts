@@ -12,7 +12,6 @@ export type Effect =
   | { readonly restart: string }
 
 const store: Effect = { restart: 'the store is open' }
-const api: Effect = { restart: 'the management API is opened by the start' }
 const plugins: Effect = { restart: 'the loaded plugins came from there' }
 
 export const effects: Readonly<Record<string, Effect>> = {
@@ -107,13 +106,13 @@ export const effects: Readonly<Record<string, Effect>> = {
   'listener.T.N.proxy_port_header': 'connect',
   'listener.T.N.trusted_proxies': 'connect',
 
-  'listener.api.N': api,
-  'listener.api.N.max_clients': api,
-  'listener.api.N.access.<n>': api,
-  'listener.api.N.certfile': api,
-  'listener.api.N.keyfile': api,
-  'listener.api.N.public': api,
-  'listener.api.N.allow_origins': api
+  'listener.api.N': 'now',
+  'listener.api.N.max_clients': 'now',
+  'listener.api.N.access.<n>': 'connect',
+  'listener.api.N.certfile': 'connect',
+  'listener.api.N.keyfile': 'connect',
+  'listener.api.N.public': 'now',
+  'listener.api.N.allow_origins': 'now'
 }
 
 /** @param key as a file has it, or with the stars of keysOf(). */

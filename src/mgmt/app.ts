@@ -6,15 +6,16 @@ import type { RequestListener } from 'node:http'
 import { Readable } from 'node:stream'
 import fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { BrokerError } from '../base/errors.js'
+import type { Log } from '../base/log/log.js'
 import type { ApiOptions } from '../config/broker-keys.js'
 import { unmapIPv4 } from '../net/peer.js'
-import type { Server } from '../server/server.js'
+import type { Operations } from '../ops/operations.js'
+import type { Admins } from './admins.js'
 import type { Login } from './login.js'
-import type { Management } from './management.js'
 import { openApi, templateOf } from './openapi.js'
 import { type List, pageOf, type Wanted } from './pages.js'
 import { code, listOf, object, Plain, Refusal, type Route, text } from './route.js'
-import { routes as table } from './routes.js'
+import { routes as table } from './routes/index.js'
 
 const maxBody = 8 * 1024 * 1024
 const maxPage = 100_000
@@ -52,23 +53,20 @@ export function routesOf(version: string): Route[] {
 
 const isApi = (path: string): boolean => path.startsWith('api/')
 
-export async function createApp(
-  server: Server,
-  { admins }: Management,
-  login: Login,
-  options: ApiOptions
-): Promise<RequestListener> {
-  const app = await makeApp(server, admins, login, options)
+/** What the API needs of the broker. */
+export interface AppDeps {
+  readonly ops: Operations
+  readonly admins: Admins
+  readonly login: Login
+  readonly log: Log
+}
+
+export async function createApp(deps: AppDeps, options: ApiOptions): Promise<RequestListener> {
+  const app = await makeApp(deps, options)
   return (request, response) => app.routing(request, response)
 }
 
-export async function makeApp(
-  server: Server,
-  admins: Management['admins'],
-  login: Login,
-  options: ApiOptions
-): Promise<FastifyInstance> {
-  const { log } = server
+export async function makeApp({ ops, admins, login, log }: AppDeps, options: ApiOptions): Promise<FastifyInstance> {
   const app = fastify({
     bodyLimit: maxBody,
     exposeHeadRoutes: false,
@@ -86,7 +84,7 @@ export async function makeApp(
   })
 
   const mayBeOpen = ({ open }: Route): boolean => open === true || (open !== undefined && options.public.includes(open))
-  const routes = routesOf(server.version)
+  const routes = routesOf(ops.broker.state().version)
   const routeOf = new Map(routes.map(route => [`${route.method} ${route.path}`, route]))
   const asked = ({ method, routeOptions: { url } }: FastifyRequest): Route | undefined =>
     routeOf.get(`${method} ${url}`)
@@ -120,8 +118,9 @@ export async function makeApp(
       }
       callers.set(request, verdict.name)
     }
-    if (route?.always !== true && server.phase !== 'running') {
-      return reply.code(503).send({ code: code.unknown, message: `the broker is ${server.phase}` })
+    const { phase } = ops.broker.state()
+    if (route?.always !== true && phase !== 'running') {
+      return reply.code(503).send({ code: code.unknown, message: `the broker is ${phase}` })
     }
   })
 
@@ -154,7 +153,7 @@ export async function makeApp(
       },
       handler: async (request, reply) => {
         const answer = await route.run({
-          server,
+          ops,
           admins,
           login,
           params: request.params as Record<string, string>,

@@ -1,26 +1,38 @@
 /**
- * The door of the management API: HTTP or HTTPS. What answers is loaded at the first
+ * A listener of the management API: HTTP or HTTPS. What answers is loaded at the first
  * request: fastify takes a fifth of a second and 25 MB, which most starts can do without.
  */
 import { readFileSync } from 'node:fs'
 import { createServer, type Server as HttpServer, type RequestListener } from 'node:http'
 import { createServer as createTlsServer, type Server as HttpsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
+import type { SecureContextOptions } from 'node:tls'
+import { isDeepStrictEqual } from 'node:util'
 import { BrokerError, messageOf } from '../base/errors.js'
 import type { Log } from '../base/log/log.js'
 import type { ApiOptions } from '../config/broker-keys.js'
 import { showAddress } from '../config/values.js'
 import { watchFiles } from '../net/certificates.js'
-import type { ListenerInfo } from '../net/listener.js'
+import type { ListenerInfo, ManagedListener } from '../net/listener-info.js'
 import { accessOf, isLoopback, unmapIPv4 } from '../net/peer.js'
 import { portOwner } from '../net/port-owner.js'
 
 export interface ApiContext {
   readonly path: (relative: string) => string
   readonly log: Log
-  readonly load: () => Promise<RequestListener>
-  /** It is open, whoever asked for that. */
+  readonly load: (options: ApiOptions) => Promise<RequestListener>
+  /** The listener is open, whoever asked for that. */
   readonly opened: () => void
+}
+
+/** Other options of the listener, ready to be put in force. */
+export interface PreparedApiListener {
+  /** Opens the port, where it is another. */
+  open(): Promise<void>
+  apply(): Promise<void>
+  abandon(): Promise<void>
+  /** The certificates are others under the same names. */
+  readonly renews: boolean
 }
 
 /** For headers and body. */
@@ -28,11 +40,12 @@ const requestTimeout = 30_000
 /** For answers under way when it closes. */
 const closingMs = 100
 
-export class ApiListener {
+export class ApiListener implements ManagedListener {
   readonly name: string
-  readonly #options: ApiOptions
+  #options: ApiOptions
   readonly #context: ApiContext
-  readonly #server: HttpServer | HttpsServer
+  #server: HttpServer | HttpsServer
+  #certificates: SecureContextOptions | undefined
   readonly #sockets = new Set<Socket>()
   #handler: Promise<RequestListener> | undefined
   #unwatch = (): void => {}
@@ -41,26 +54,29 @@ export class ApiListener {
     this.name = `api:${options.name}`
     this.#options = options
     this.#context = context
+    this.#server = this.#serverFor(options)
+  }
+
+  #serverFor(options: ApiOptions): HttpServer | HttpsServer {
     const limits = { requestTimeout, headersTimeout: requestTimeout, maxHeaderSize: 128 * 1024 } // a topic is of 64 KB at most
-    this.#server =
+    const server =
       options.certfile === undefined
         ? createServer(limits, this.#answer)
         : createTlsServer({ ...limits, handshakeTimeout: requestTimeout }, this.#answer)
-    this.#server.maxConnections = options.maxClients
-    const allowed = accessOf(options.access.values())
-    this.#server.on('connection', (socket: Socket) => {
-      if (!allowed(unmapIPv4(socket.remoteAddress ?? ''))) return void socket.destroy()
+    server.on('connection', (socket: Socket) => {
+      if (!accessOf(this.#options.access.values())(unmapIPv4(socket.remoteAddress ?? ''))) return void socket.destroy()
       this.#sockets.add(socket)
       socket.once('close', () => this.#sockets.delete(socket))
     })
-    this.#server.on('error', err => {
-      if (this.#server.listening) context.log.error('listener failed', { listener: this.name, err })
+    server.on('error', err => {
+      if (server.listening) this.#context.log.error('listener failed', { listener: this.name, err })
     })
-    this.#server.on('clientError', (_err, socket) => void socket.destroy()) // Node's error has the bytes that came
+    server.on('clientError', (_err, socket) => void socket.destroy()) // Node's error has the bytes that came
+    return server
   }
 
   readonly #answer: RequestListener = (request, response) => {
-    this.#handler ??= this.#context.load()
+    this.#handler ??= this.#context.load(this.#options)
     this.#handler.then(
       handle => handle(request, response),
       (err: unknown) => {
@@ -98,75 +114,130 @@ export class ApiListener {
 
   /** Throws a BrokerError: CONFIG_INVALID for its certificates, UNAVAILABLE for its port. */
   async open(): Promise<void> {
-    const { host, port } = this.#options.bind
-    this.#useCertificates()
+    const certificates = this.#readCertificates(this.#options)
+    await this.#listen(this.#server, this.#options)
+    this.#inForce(certificates)
+  }
+
+  /**
+   * Prepares other options; nothing is changed before apply(), and requests under way are answered under the old ones.
+   * Throws a BrokerError. @param what `opens`: the listener is a new one.
+   */
+  prepare(options: ApiOptions, { opens = false } = {}): PreparedApiListener {
+    const certificates = this.#readCertificates(options)
+    const was = this.#options
+    const isSame = isDeepStrictEqual(options, was)
+    const renews = !isDeepStrictEqual(certificates, this.#certificates)
+    const isElsewhere =
+      !isDeepStrictEqual(options.bind, was.bind) || (options.certfile === undefined) !== (was.certfile === undefined)
+    const opened = opens || (this.listening && isElsewhere)
+    const next = opened || isElsewhere ? this.#serverFor(options) : this.#server
+    let isSuspended = false
+    return {
+      renews: renews && isSame && !opens,
+      open: async () => {
+        if (!opened) return
+        isSuspended = this.listening && options.bind.port === this.port && options.bind.port !== 0
+        if (isSuspended) this.#server.close()
+        await this.#listen(next, options)
+      },
+      apply: async () => {
+        const old = this.#server
+        this.#options = options
+        this.#server = next
+        if (!isSame) this.#handler = undefined // what may be asked without a login is other
+        if (this.listening) this.#inForce(certificates)
+        if (old !== next) await closed(old)
+      },
+      abandon: async () => {
+        if (next !== this.#server) await closed(next)
+        if (!isSuspended) return
+        await this.#listen(this.#server, was).catch((cause: unknown) =>
+          this.#context.log.error('listener lost', { cause })
+        )
+      }
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#unwatch()
+    await closed(this.#server)
+  }
+
+  async #listen(server: HttpServer | HttpsServer, { name, bind, maxClients }: ApiOptions): Promise<void> {
+    const { host, port } = bind
+    server.maxConnections = maxClients
     try {
       await new Promise<void>((resolve, reject) => {
-        this.#server.once('error', reject)
-        this.#server.listen({ port, ...(host === undefined ? {} : { host }) }, () => {
-          this.#server.off('error', reject)
+        server.once('error', reject)
+        server.listen({ port, ...(host === undefined ? {} : { host }) }, () => {
+          server.off('error', reject)
           resolve()
         })
       })
     } catch (cause) {
-      this.#unwatch()
-      const why = (cause as NodeJS.ErrnoException).code === 'EADDRINUSE' ? await this.#taken() : messageOf(cause)
-      throw new BrokerError(
-        'UNAVAILABLE',
-        `${this.#key}: cannot listen on ${showAddress(this.#options.bind)}: ${why}`,
-        {
-          cause
-        }
-      )
+      const isTaken = (cause as NodeJS.ErrnoException).code === 'EADDRINUSE'
+      const why = isTaken ? await takenBy(port) : messageOf(cause)
+      const what = `listener.api.${name}: cannot listen on ${showAddress(bind)}`
+      throw new BrokerError('UNAVAILABLE', `${what}: ${why}`, { cause })
     }
+  }
+
+  /** The server listens with these certificates. */
+  #inForce(certificates: SecureContextOptions | undefined): void {
+    const { bind, maxClients } = this.#options
+    this.#server.maxConnections = maxClients
+    this.#certificates = certificates
+    if (certificates !== undefined) (this.#server as HttpsServer).setSecureContext(certificates)
+    this.#watch()
     this.#context.opened()
-    const isOpen = host === undefined || !(host === 'localhost' || isLoopback(host))
-    if (isOpen && this.#options.certfile === undefined) {
+    const isOpen = bind.host === undefined || !(bind.host === 'localhost' || isLoopback(bind.host))
+    if (isOpen && certificates === undefined) {
       this.#context.log.warning('management API: other hosts reach it without TLS, passwords and all', {
         listener: this.name
       })
     }
   }
 
-  async close(): Promise<void> {
+  #readCertificates({ name, certfile, keyfile }: ApiOptions): SecureContextOptions | undefined {
+    if (certfile === undefined || keyfile === undefined) return undefined
+    const { path } = this.#context
+    try {
+      return { cert: readFileSync(path(certfile)), key: readFileSync(path(keyfile)) }
+    } catch (cause) {
+      throw new BrokerError('CONFIG_INVALID', `listener.api.${name}.certfile: ${messageOf(cause)}`, { cause })
+    }
+  }
+
+  #watch(): void {
     this.#unwatch()
-    if (!this.#server.listening) return
-    await new Promise(resolve => {
-      this.#server.close(resolve)
-      this.#server.closeIdleConnections()
-      setTimeout(() => this.#server.closeAllConnections(), closingMs).unref()
-    })
-  }
-
-  get #key(): string {
-    return `listener.api.${this.#options.name}`
-  }
-
-  async #taken(): Promise<string> {
-    const holder = await portOwner(this.#options.bind.port)
-    return `the port is taken${holder === undefined ? ' by another program' : ` by ${holder}`}`
-  }
-
-  #useCertificates(): void {
     const { certfile, keyfile } = this.#options
     if (certfile === undefined || keyfile === undefined) return
     const { path, log } = this.#context
-    const use = (): void => {
-      const context = { cert: readFileSync(path(certfile)), key: readFileSync(path(keyfile)) }
-      ;(this.#server as HttpsServer).setSecureContext(context)
-    }
-    try {
-      use()
-    } catch (cause) {
-      throw new BrokerError('CONFIG_INVALID', `${this.#key}.certfile: ${messageOf(cause)}`, { cause })
-    }
     this.#unwatch = watchFiles([certfile, keyfile].map(path), () => {
       try {
-        use()
+        const certificates = this.#readCertificates(this.#options)!
+        ;(this.#server as HttpsServer).setSecureContext(certificates)
+        this.#certificates = certificates
         log.info('certificates read again', { listener: this.name })
       } catch (err) {
         log.error('certificates changed and are not usable; those in force stay', { listener: this.name, err })
       }
     })
   }
+}
+
+/** Answers under way get a moment. */
+async function closed(server: HttpServer | HttpsServer): Promise<void> {
+  if (!server.listening) return
+  await new Promise(resolve => {
+    server.close(resolve)
+    server.closeIdleConnections()
+    setTimeout(() => server.closeAllConnections(), closingMs).unref()
+  })
+}
+
+async function takenBy(port: number): Promise<string> {
+  const owner = await portOwner(port)
+  return `the port is taken${owner === undefined ? ' by another program' : ` by ${owner}`}`
 }

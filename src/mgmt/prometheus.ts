@@ -4,12 +4,11 @@
  * since it wakes the event loop a hundred times a second.
  */
 import { Counter, Gauge, type Metric, Registry } from 'prom-client'
-import type { Histogram } from '../observe/metrics.js'
-import type { Server } from '../server/server.js'
+import type { Distribution, ListenerState, Operations } from '../ops/operations.js'
 
 type Values = readonly (readonly [labels: Record<string, string>, value: number])[]
 
-export async function figures(server: Server): Promise<{ text: string; type: string }> {
+export async function figures(ops: Operations): Promise<{ text: string; type: string }> {
   const registry = new Registry()
   const gauge = (name: string, help: string, values: number | Values): void => {
     const made = new Gauge({ name, help, registers: [registry], labelNames: labelsOf(values) })
@@ -20,31 +19,32 @@ export async function figures(server: Server): Promise<{ text: string; type: str
     for (const [labels, value] of rows(values)) made.inc(labels, value)
   }
 
-  const { clients, options, version, startedAt, vm, alarms, listeners, management, store, phase } = server
-  gauge('broker_info', 'What runs', [[{ node: options.node.name, version }, 1]])
+  const { broker, vm, alarms, listeners } = ops
+  const { node, version, startedAt, phase } = broker.state()
+  gauge('broker_info', 'What runs', [[{ node, version }, 1]])
   gauge('broker_running', 'Whether it has started and does not stop', phase === 'running' ? 1 : 0)
   gauge('broker_start_time_seconds', 'When it was started', startedAt.getTime() / 1000)
 
-  const standard = Object.entries(clients.metrics.standard(clients.dispatcher.retained.size))
-  for (const [name, value] of [...standard, ...Object.entries(clients.metrics.more())]) {
+  const standard = Object.entries(broker.metrics())
+  for (const [name, value] of [...standard, ...Object.entries(broker.losses())]) {
     if (name === 'messages/retained') gauge('broker_messages_retained', name, value)
     else counter(`broker_${flat(name)}_total`, name, value)
   }
-  for (const [name, value] of Object.entries(server.stats())) gauge(`broker_${flat(name)}`, name, value)
+  for (const [name, value] of Object.entries(broker.stats())) gauge(`broker_${flat(name)}`, name, value)
   const latency = 'Time of messages through the broker; a sample is the slowest of a turn of the event loop'
-  registry.registerMetric(histogram('broker_message_latency_seconds', latency, clients.metrics.latency))
-  const doors = [...listeners, ...(management?.listeners ?? [])]
-  const by = (value: (door: (typeof doors)[number]) => number): Values =>
-    doors.map(door => [{ listener: door.name }, value(door)])
+  registry.registerMetric(histogram('broker_message_latency_seconds', latency, broker.latency()))
+  const states = listeners.states()
+  const by = (value: (listener: ListenerState) => number): Values =>
+    states.map(each => [{ listener: each.name }, value(each)])
   gauge(
     'broker_listener_up',
     'Whether a listener is open',
-    by(door => (door.listening ? 1 : 0))
+    by(({ isOpen }) => (isOpen ? 1 : 0))
   )
   gauge(
     'broker_listener_connections',
     'Connections of a listener',
-    by(door => door.info().currentClients)
+    by(({ currentClients }) => currentClients)
   )
   const severities = ['warning', 'error', 'critical'] as const
   const raised = alarms.list()
@@ -73,8 +73,8 @@ export async function figures(server: Server): Promise<{ text: string; type: str
   gauge('nodejs_eventloop_lag_max_seconds', 'Since the start', loop['eventloop/delay_max'] / 1000)
   counter('nodejs_gc_pause_seconds_total', 'Time of garbage collections', gc['gc/pause_total'] / 1000)
 
-  if (store !== undefined) {
-    const { size, free, records, journal } = await store.info()
+  if (ops.store.summary().type === 'lmdb') {
+    const { size, free, records, journal } = await ops.store.info()
     gauge('broker_store_size_bytes', 'The store on disk', size)
     gauge('broker_store_free_bytes', 'Of these, what holds nothing', free)
     gauge(
@@ -100,7 +100,7 @@ const labelsOf = (values: number | Values): string[] => Object.keys(rows(values)
 const flat = (name: string): string => name.replaceAll('/', '_')
 
 /** One that was counted elsewhere, in milliseconds; prom-client's own counts by itself. */
-function histogram(name: string, help: string, { bounds, counts, count, sum }: Histogram): Metric {
+function histogram(name: string, help: string, { bounds, counts, count, sum }: Distribution): Metric {
   let below = 0
   const buckets = counts.map((n, i) => {
     below += n

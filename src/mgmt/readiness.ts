@@ -1,8 +1,12 @@
 /** What keeps the broker from serving clients, in words; nothing when it can. */
-import type { Server } from '../server/server.js'
+import type { Operations } from '../ops/operations.js'
 
-export function readiness({ phase, doing, listeners, alarms }: Server): string[] {
+export function readiness({ broker, listeners, alarms }: Operations): string[] {
+  const { phase, doing } = broker.state()
   if (phase !== 'running') return [doing === undefined ? `the broker is ${phase}` : `the broker is ${phase}: ${doing}`]
-  const closed = listeners.filter(l => !l.listening).map(l => `${l.name} is not open`)
-  return [...closed, ...alarms.list().flatMap(({ id, title }) => (id === 'store_unwritable' ? [title] : []))]
+  const closed = listeners.states().filter(({ isApi, isOpen }) => !isApi && !isOpen)
+  return [
+    ...closed.map(({ name }) => `${name} is not open`),
+    ...alarms.list().flatMap(({ id, title }) => (id === 'store_unwritable' ? [title] : []))
+  ]
 }

@@ -4,7 +4,7 @@
  * what is asked, and the OpenAPI description.
  */
 import type { openPages } from '../config/broker-keys.js'
-import type { Server } from '../server/server.js'
+import type { Operations } from '../ops/operations.js'
 import type { Admins } from './admins.js'
 import type { Login } from './login.js'
 import type { List } from './pages.js'
@@ -52,7 +52,7 @@ export class Plain {
 export type Schema = { readonly [keyword: string]: unknown }
 
 export interface Asked {
-  readonly server: Server
+  readonly ops: Operations
   readonly admins: Admins
   readonly login: Login
   readonly params: Readonly<Record<string, string>>

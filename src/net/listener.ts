@@ -24,6 +24,7 @@ import { showAddress, within } from '../config/values.js'
 import { BoundPort } from './bound-port.js'
 import { certificateDaysLeft, watchFiles } from './certificates.js'
 import type { Connection, Origin } from './connection.js'
+import type { ListenerInfo, ManagedListener } from './listener-info.js'
 import { accessOf, addressIn, isLoopback, unmapIPv4 } from './peer.js'
 import { readProxyHeader } from './proxy-protocol.js'
 
@@ -45,19 +46,6 @@ export interface ListenerContext {
   readonly upgradeTimeout?: number
 }
 
-export interface ListenerInfo {
-  /** `tcp:external`. */
-  readonly name: string
-  readonly transport: string
-  /** As configured, with the port in force: `0.0.0.0:1883`, `8883`. */
-  readonly bind: string
-  readonly port: number
-  readonly maxClients: number
-  readonly currentClients: number
-  /** How often connections ended, by why; those that the client ended itself left out. */
-  readonly shutdownCount: Readonly<Record<string, number>>
-}
-
 /** What is known of a socket before MQTT speaks. */
 interface Arrival {
   /** As accepted, whatever TLS and WebSocket make of it. */
@@ -69,13 +57,13 @@ interface Arrival {
 }
 
 const nothing = (): void => {}
-/** Other options, ready to be put in force. */
-export interface Swap {
+/** Other options of a listener, ready to be put in force. */
+export interface PreparedListener {
   /** To be opened first, where the port must be. */
   readonly boundPort: BoundPort | undefined
   /** The certificates are others under the same names. */
   readonly renews: boolean
-  swap(): void
+  apply(): void
   abandon(): void
 }
 
@@ -90,7 +78,7 @@ const closingMs = 500
 
 const quiet: ReadonlySet<EndReason> = new Set(['normal', 'closed', 'shutdown'])
 
-export class Listener {
+export class Listener implements ManagedListener {
   readonly name: string
   #options: ListenerOptions
   readonly #context: ListenerContext
@@ -148,10 +136,10 @@ export class Listener {
 
   /**
    * Prepares other options: reads the certificates and, where the port must be opened anew, can do so. Nothing is
-   * changed before swap(), and then nobody who is connected is touched. Throws a BrokerError.
+   * changed before apply(), and then nobody who is connected is touched. Throws a BrokerError.
    * @param what `shared`: what all WebSocket listeners have in common has changed as well. `opens`: it is a new one.
    */
-  prepare(options: ListenerOptions, { shared = false, opens = false } = {}): Swap {
+  prepare(options: ListenerOptions, { shared = false, opens = false } = {}): PreparedListener {
     const certificates = this.#readCertificates(options)
     const hasNewOptions = !isDeepStrictEqual(options, this.#options)
     const hasNewCertificates =
@@ -166,7 +154,7 @@ export class Listener {
         certificates?.unwatch()
         boundPort?.close()
       },
-      swap: () => {
+      apply: () => {
         if (isSame) return certificates?.unwatch()
         this.#options = options
         this.#allowed = accessOf(options.access.values())

@@ -120,6 +120,23 @@ export class Metrics {
     if (value > this.peaks[name]) this.peaks[name] = value
   }
 
+  /** Sums since the start, of which rates are made. */
+  totals() {
+    return {
+      messages_in: this.messagesReceived,
+      messages_out: this.messagesSent,
+      bytes_in: this.bytesReceived,
+      bytes_out: this.bytesSent,
+      dropped:
+        this.droppedQueueFull +
+        this.droppedSlow +
+        this.droppedAway +
+        this.droppedTooLarge +
+        this.droppedExpired +
+        this.qos2Dropped
+    }
+  }
+
   /** emqttd's, in its order. @param retained how many messages are retained now. */
   standard(retained: number) {
     const published = this.messagesReceived

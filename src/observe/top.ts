@@ -6,65 +6,9 @@
  */
 import { type IntervalHistogram, monitorEventLoopDelay, performance } from 'node:perf_hooks'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
-import type { Channel } from '../client/channel.js'
-import type { Server } from '../server/server.js'
-import type { Metrics } from './metrics.js'
-import { TopicSample } from './topic-sample.js'
-
-/** Of the clients; rates are a second's. */
-export interface ClientLoad {
-  readonly client_id: string
-  readonly username: string | null
-  readonly peername: string
-  readonly messages_in: number
-  readonly messages_out: number
-  readonly bytes_in: number
-  readonly bytes_out: number
-  /** Messages that wait, and that are under way. */
-  readonly queue: number
-  readonly inflight: number
-  /** Bytes that it has not taken yet. */
-  readonly unsent: number
-  /** Messages that it missed in a second, and in all. */
-  readonly dropped_rate: number
-  readonly dropped: number
-}
-
-export interface TopicLoad {
-  readonly topic: string
-  readonly messages: number
-  readonly bytes: number
-  /** Sessions that get it; a shared subscription's group is one. */
-  readonly receivers: number
-}
-
-export interface Sample {
-  readonly node: string
-  readonly version: string
-  readonly uptime: number
-  /** What the rates are over. */
-  readonly seconds: number
-  readonly clients: number
-  readonly sessions: number
-  readonly subscriptions: number
-  readonly retained: number
-  readonly rates: Readonly<Record<'messages_in' | 'messages_out' | 'bytes_in' | 'bytes_out' | 'dropped', number>>
-  /** In ms, the bounds of `broker latency`; null: above the last, or nothing came. */
-  readonly latency: { readonly p50: number | null; readonly p99: number | null }
-  /** 0 to 1, and by how many ms it was late. */
-  readonly event_loop: { readonly busy: number; readonly late_p99: number; readonly late_max: number }
-  /** Of one processor's, 1. */
-  readonly cpu: number
-  readonly memory: Readonly<Record<'rss' | 'heap_used' | 'heap_total' | 'external', number>>
-  /** One message in so many was looked at for `topics`. */
-  readonly sampled: number
-  /** The busiest by each of the columns that they can be put in order by, the busiest by rate first. */
-  readonly top_clients: readonly ClientLoad[]
-  readonly top_topics: readonly TopicLoad[]
-  readonly slow: readonly ClientLoad[]
-  /** How many are slow in all. */
-  readonly slow_count: number
-}
+import type { Log } from '../base/log/log.js'
+import type { ClientTraffic, Counters, Distribution, Operations, TopicSampling } from '../ops/operations.js'
+import type { ClientLoad, Sample } from '../ops/samples.js'
 
 const everyMs = 1000
 /** A walk through very many clients is not begun again at once. */
@@ -77,72 +21,53 @@ const resolutionMs = 10
 
 /** What a client had counted when it was last looked at, and what came since. */
 class Entry {
-  readonly channel: Channel
   walk = 0
   at = 0
-  published = 0
-  delivered = 0
-  received = 0
-  sent = 0
-  dropped = 0
+  traffic: ClientTraffic
   messagesIn = 0
   messagesOut = 0
   bytesIn = 0
   bytesOut = 0
   lost = 0
-  queue = 0
-  unsent = 0
 
-  constructor(channel: Channel, walk: number, at: number) {
-    this.channel = channel
-    this.#note(walk, at)
-  }
-
-  look(walk: number, at: number): void {
-    const { connection } = this.channel
-    const session = this.channel.session!
-    const seconds = (at - this.at) / 1000 || 1
-    this.messagesIn = (session.published - this.published) / seconds
-    this.messagesOut = (session.delivered - this.delivered) / seconds
-    this.bytesIn = (connection.received - this.received) / seconds
-    this.bytesOut = (connection.out.sent - this.sent) / seconds
-    this.lost = (session.dropped - this.dropped) / seconds
-    this.queue = session.queueLength
-    this.unsent = connection.pendingBytes
-    this.#note(walk, at)
-  }
-
-  /** What the next look is compared with. */
-  #note(walk: number, at: number): void {
-    const { connection, session } = this.channel
+  constructor(traffic: ClientTraffic, walk: number, at: number) {
+    this.traffic = traffic
     this.walk = walk
     this.at = at
-    this.published = session!.published
-    this.delivered = session!.delivered
-    this.received = connection.received
-    this.sent = connection.out.sent
-    this.dropped = session!.dropped
+  }
+
+  look(next: ClientTraffic, walk: number, at: number): void {
+    const was = this.traffic
+    const seconds = (at - this.at) / 1000 || 1
+    this.messagesIn = (next.published - was.published) / seconds
+    this.messagesOut = (next.delivered - was.delivered) / seconds
+    this.bytesIn = (next.received - was.received) / seconds
+    this.bytesOut = (next.sent - was.sent) / seconds
+    this.lost = (next.dropped - was.dropped) / seconds
+    this.traffic = next
+    this.walk = walk
+    this.at = at
   }
 
   get isSlow(): boolean {
-    return this.queue > 0 || this.lost > 0 || this.unsent > muchUnsent
+    return this.traffic.queue > 0 || this.lost > 0 || this.traffic.unsent > muchUnsent
   }
 
   row(): ClientLoad {
-    const { client } = this.channel.identity!
+    const { client_id, username, peername, queue, inflight, unsent, dropped } = this.traffic
     return {
-      client_id: client.clientId,
-      username: client.username ?? null,
-      peername: `${client.peer.address}:${client.peer.port}`,
+      client_id,
+      username,
+      peername,
       messages_in: round(this.messagesIn),
       messages_out: round(this.messagesOut),
       bytes_in: Math.round(this.bytesIn),
       bytes_out: Math.round(this.bytesOut),
-      queue: this.queue,
-      inflight: this.channel.session!.inflightLength,
-      unsent: this.unsent,
+      queue,
+      inflight,
+      unsent,
       dropped_rate: round(this.lost),
-      dropped: this.dropped
+      dropped
     }
   }
 }
@@ -174,26 +99,11 @@ export class Leaders<T> {
 
 const round = (n: number): number => Number(n.toFixed(n < 10 ? 2 : 0))
 
-/** The totals that rates are made of. */
-const totalsOf = (metrics: Metrics) => ({
-  messages_in: metrics.messagesReceived,
-  messages_out: metrics.messagesSent,
-  bytes_in: metrics.bytesReceived,
-  bytes_out: metrics.bytesSent,
-  dropped:
-    metrics.droppedQueueFull +
-    metrics.droppedSlow +
-    metrics.droppedAway +
-    metrics.droppedTooLarge +
-    metrics.droppedExpired +
-    metrics.qos2Dropped
-})
-
 /** All that is there while somebody looks. */
 class Watching {
-  readonly #server: Server
-  readonly #entries = new Map<Channel, Entry>()
-  readonly #topics = new TopicSample()
+  readonly #ops: Operations
+  readonly #entries = new Map<object, Entry>()
+  readonly #topics: TopicSampling
   readonly #delay: IntervalHistogram = monitorEventLoopDelay({ resolution: resolutionMs })
   readonly #over = new AbortController()
   #walk = 0
@@ -201,20 +111,19 @@ class Watching {
   #from = 0
   #utilization = performance.eventLoopUtilization()
   #cpu = process.cpuUsage()
-  #totals: ReturnType<typeof totalsOf>
-  #latency: number[]
+  #totals: Counters
+  #latency: readonly number[]
 
-  constructor(server: Server) {
-    this.#server = server
-    const { metrics } = server.clients
-    this.#totals = totalsOf(metrics)
-    this.#latency = [...metrics.latency.counts]
+  constructor(ops: Operations) {
+    this.#ops = ops
+    this.#topics = ops.topics.sample()
+    this.#totals = ops.broker.counters()
+    this.#latency = [...ops.broker.latency().counts]
   }
 
   async run(tell: (sample: Sample) => void): Promise<void> {
     const { signal } = this.#over
     this.#delay.enable()
-    this.#server.clients.ingress.sample = this.#topics
     this.#from = performance.now()
     try {
       await this.#look()
@@ -230,8 +139,7 @@ class Watching {
   stop(): void {
     this.#over.abort()
     this.#delay.disable()
-    const { ingress } = this.#server.clients
-    if (ingress.sample === this.#topics) ingress.sample = undefined
+    this.#topics.stop()
   }
 
   /** Every client once; calls `see` with each that was there before. */
@@ -241,11 +149,11 @@ class Watching {
     let seen = 0
     this.#spentMs = 0
     let from = performance.now()
-    for (const channel of this.#server.clients.eachChannel()) {
-      const entry = this.#entries.get(channel)
-      if (entry === undefined) this.#entries.set(channel, new Entry(channel, walk, from))
+    for (const traffic of this.#ops.clients.traffic()) {
+      const entry = this.#entries.get(traffic.key)
+      if (entry === undefined) this.#entries.set(traffic.key, new Entry(traffic, walk, from))
       else {
-        entry.look(walk, from)
+        entry.look(traffic, walk, from)
         see?.(entry)
       }
       if (++seen % 64 > 0) continue
@@ -257,15 +165,15 @@ class Watching {
     }
     this.#spentMs += performance.now() - from
     if (this.#entries.size === seen) return
-    for (const [channel, entry] of this.#entries) if (entry.walk < walk) this.#entries.delete(channel)
+    for (const [key, entry] of this.#entries) if (entry.walk < walk) this.#entries.delete(key)
   }
 
   async #sample(): Promise<Sample> {
     let slowCount = 0
     const byRate = new Leaders<Entry>(most, e => e.messagesIn + e.messagesOut)
     const byBytes = new Leaders<Entry>(most, e => e.bytesIn + e.bytesOut)
-    const byQueue = new Leaders<Entry>(most, e => e.queue)
-    const bySlowness = new Leaders<Entry>(most, e => 1 + e.queue + e.lost)
+    const byQueue = new Leaders<Entry>(most, e => e.traffic.queue)
+    const bySlowness = new Leaders<Entry>(most, e => 1 + e.traffic.queue + e.lost)
     await this.#look(entry => {
       byRate.offer(entry)
       byBytes.offer(entry)
@@ -274,12 +182,12 @@ class Watching {
       slowCount++
       bySlowness.offer(entry)
     })
-    const { options, version, startedAt, clients } = this.#server
-    const { metrics, dispatcher, sessions } = clients
+    const { broker, clients, sessions, subscriptions, retained, topics } = this.#ops
+    const { node, version, startedAt } = broker.state()
     const now = performance.now()
     const seconds = (now - this.#from) / 1000
     this.#from = now
-    const totals = totalsOf(metrics)
+    const totals = broker.counters()
     const rate = (name: keyof typeof totals): number => round((totals[name] - this.#totals[name]) / seconds)
     const rates = {
       messages_in: rate('messages_in'),
@@ -292,23 +200,22 @@ class Watching {
     const { every } = this.#topics
     const { rss, heapUsed, heapTotal, external } = process.memoryUsage()
     return {
-      node: options.node.name,
+      node,
       version,
       uptime: Math.floor((Date.now() - startedAt.getTime()) / 1000),
       seconds: round(seconds),
-      clients: clients.clientCount,
-      sessions: sessions.size,
-      subscriptions: dispatcher.router.size,
-      retained: dispatcher.retained.size,
+      clients: clients.count(),
+      sessions: sessions.count(),
+      subscriptions: subscriptions.count(),
+      retained: retained.count(),
       rates,
-      latency: this.#latencies(metrics),
+      latency: this.#latencies(broker.latency()),
       ...this.#process(seconds),
       memory: { rss, heap_used: heapUsed, heap_total: heapTotal, external },
       sampled: every,
       top_clients: [...new Set([byRate, byBytes, byQueue].flatMap(each => each.list()))].map(e => e.row()),
       top_topics: this.#topics.end(most).map(({ topic, messages, bytes }) => {
-        const { routes, groups } = dispatcher.router.match(topic)
-        const receivers = routes.length + groups.length
+        const receivers = topics.receivers(topic)
         return { topic, messages: round(messages / seconds), bytes: Math.round(bytes / seconds), receivers }
       }),
       slow: bySlowness.list().map(e => e.row()),
@@ -316,7 +223,7 @@ class Watching {
     }
   }
 
-  #latencies({ latency }: Metrics): Sample['latency'] {
+  #latencies(latency: Distribution): Sample['latency'] {
     const counts = latency.counts.map((n, i) => n - this.#latency[i]!)
     this.#latency = [...latency.counts]
     const all = counts.reduce((a, b) => a + b, 0)
@@ -349,23 +256,25 @@ class Watching {
 }
 
 export class Top {
-  readonly #server: Server
+  readonly #ops: Operations
+  readonly #log: Log
   readonly #watchers = new Set<(sample: Sample) => void>()
   #watching: Watching | undefined
 
-  constructor(server: Server) {
-    this.#server = server
+  constructor(ops: Operations, log: Log) {
+    this.#ops = ops
+    this.#log = log
   }
 
   /** Calls `take` with each sample from now on; returns what ends that. */
   watch(take: (sample: Sample) => void): () => void {
     this.#watchers.add(take)
     if (this.#watching === undefined) {
-      this.#watching = new Watching(this.#server)
+      this.#watching = new Watching(this.#ops)
       const tell = (sample: Sample): void => {
         for (const watcher of this.#watchers) watcher(sample)
       }
-      this.#watching.run(tell).catch((err: unknown) => this.#server.log.error('top', { err }))
+      this.#watching.run(tell).catch((err: unknown) => this.#log.error('top', { err }))
     }
     return () => {
       this.#watchers.delete(take)

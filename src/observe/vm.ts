@@ -21,6 +21,7 @@ const resolutionMs = 50
 const round = (n: number): number => (Number.isFinite(n) ? Number(n.toFixed(3)) : 0)
 
 export class Vm {
+  readonly name = 'vm'
   readonly #delay = monitorEventLoopDelay({ resolution: resolutionMs })
   readonly #gc = { minor: 0, major: 0, incremental: 0, weak: 0, pause: 0, longest: 0 }
   readonly #observer = new PerformanceObserver(list => {
@@ -113,4 +114,9 @@ async function maxFds(): Promise<number> {
       execFile('/bin/sh', ['-c', 'ulimit -n'], (err, out) => resolve(err === null ? Number(out) || 0 : 0))
     })
   }
+}
+
+/** The figures, and how many sockets there are. */
+export interface VmFigures extends Pick<Vm, 'load' | 'memory' | 'process' | 'io' | 'eventLoop' | 'gc'> {
+  ports(): Promise<{ 'ports/count': number; 'ports/limit': number }>
 }

@@ -30,14 +30,6 @@ export interface ScramUser {
   readonly superuser: boolean
 }
 
-/** What `broker-ctl scram` works with. */
-export interface ScramUsers {
-  list(): ScramUser[]
-  /** Adds a user, or gives one another password. */
-  add(username: string, password: string): Promise<void>
-  remove(username: string): void
-}
-
 export default plugin({
   name: 'auth-scram',
   description: 'Authentication with SCRAM-SHA-256',
@@ -61,7 +53,7 @@ export default plugin({
       trouble(err.message)
     }
     hooks.authenticator(method, converse)
-    return { check: async () => readable(), service: { list: users, add, remove } satisfies ScramUsers }
+    return { check: async () => readable(), actions: { list: users, add, remove } }
 
     function converse(): AuthExchange {
       const exchange = new ScramExchange({ find: name => file.users.get(name), iterations })
@@ -104,14 +96,15 @@ export default plugin({
         .sort((a, b) => (a.username < b.username ? -1 : 1))
     }
 
-    async function add(username: string, password: string): Promise<void> {
+    /** Adds a user, or gives one another password. */
+    async function add({ username, password }: { username: string; password: string }): Promise<void> {
       const [name, secret] = [usable('user name', username), usable('password', password)]
       const verifier = await makeVerifier(secret, iterations)
       readable()
       file.change(name, verifier)
     }
 
-    function remove(username: string): void {
+    function remove({ username }: { username: string }): void {
       readable()
       const name = prepared(username) ?? username
       file.read()

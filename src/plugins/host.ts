@@ -42,7 +42,7 @@ export interface PluginHostOptions {
   readonly path: (relative: string) => string
   readonly version: string
   /** What a plugin keeps over a restart. */
-  readonly spaces: { of(owner: string): Space }
+  readonly storage: { of(owner: string): Space }
   readonly env: NodeJS.ProcessEnv
   /** Where a plugin's code comes from; a test hands in its own. */
   readonly resolve?: (name: string) => Promise<Plugin | undefined>
@@ -305,11 +305,13 @@ export class PluginHost {
     return new Map([...this.#active.values()].flatMap(({ values = new Map() }) => [...values]))
   }
 
-  /** What a loaded plugin has for its commands. */
-  service(typed: string): unknown {
+  /** Calls an action that a loaded plugin has for its commands. */
+  async call(typed: string, action: string, args: Readonly<Record<string, unknown>>): Promise<unknown> {
     const found = this.#active.get(canonicalName(typed))
     if (found === undefined) throw new BrokerError('NOT_FOUND', `Please 'broker-ctl plugins load ${typed}' first.`)
-    return found.running?.service
+    const run = found.running?.actions?.[action]
+    if (run === undefined) throw new BrokerError('BAD_REQUEST', `${typed} has no action ${action}`)
+    return await run(args)
   }
 
   /** In the reverse of the order in which they were loaded. */
@@ -345,7 +347,7 @@ export class PluginHost {
         hooks: this.#hooks.scope(name),
         log,
         path: this.#options.path,
-        space: this.#options.spaces.of(name),
+        space: this.#options.storage.of(name),
         trouble: why => {
           active.trouble = why
         }

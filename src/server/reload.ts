@@ -1,99 +1,58 @@
 /**
  * The configuration while the broker runs: read again (`reload`), changed by a key
- * (`set`), and shown. All or nothing: whatever can go wrong is done first, with the
- * new ports open, the certificates read and the plugins at work; then everything is
+ * (`set`), and shown. All or nothing: every part prepares the other settings, then what
+ * can still fail is done, with the new ports open and the plugins at work; then everything is
  * put in force without a wait. What is in force is a set of texts by key, as one file
  * would have them, so that it is checked as a file is.
  */
 import { isDeepStrictEqual } from 'node:util'
-import { BrokerError, messageOf } from '../base/errors.js'
+import { BrokerError } from '../base/errors.js'
 import type { Home } from '../base/home.js'
-import type { Sink } from '../base/log/log.js'
+import type { Log } from '../base/log/log.js'
 import { nearest } from '../base/suggest.js'
-import { type BrokerOptions, type ListenerOptions, listenersOf } from '../config/broker-keys.js'
 import { type Effect, effectOf, isSecret } from '../config/effect.js'
 import type { Value, Values } from '../config/schema.js'
-import type { Listener, Swap } from '../net/listener.js'
-import type { PluginChange } from '../plugins/host.js'
-import type { Server } from './server.js'
+import type { Change, ConfigOperations, Phase, Report, Shown } from '../ops/operations.js'
+import type { Part, Prepared } from './part.js'
+import { trying, tryingLater } from './problems.js'
 import { type Settings, settingsOf } from './settings.js'
 
-/** A key that has another value than what is in force. */
-export interface Change {
-  readonly key: string
-  /** Null: not set. Secrets are not shown. */
-  readonly from: string | null
-  readonly to: string | null
-  /** `connect`: for connections made from now on. */
-  readonly effect: 'now' | 'connect' | 'restart'
-  /** Why it takes a restart. */
-  readonly why?: string
-}
-
-export interface Report {
-  readonly changes: readonly Change[]
-  /** Rules of acl.conf, where they are others than before. */
-  readonly rules?: number
-  /** Listeners with other certificates under the same names. */
-  readonly certificates: readonly string[]
-  /** Plugins that were loaded anew. */
-  readonly plugins: readonly string[]
-}
-
-export interface Shown {
-  readonly key: string
-  /** In force; null: not set. */
-  readonly value: string | null
-  /** What a reload would find: in the file or the environment. */
-  readonly file: string | null
-  readonly default: string | null
-  readonly effect: Change['effect']
-}
-
-/** What the server does for it. */
 export interface ReloadDeps {
   readonly home: Home
   readonly settings: Settings
-  listener(options: ListenerOptions): Listener
-  /** Makes those that are missing. */
-  certificates(options: BrokerOptions): Promise<void>
-  /** What the log goes to; undefined where that is not the configuration's. */
-  readonly sinks: ((options: BrokerOptions['log']) => Sink[]) | undefined
+  readonly log: Log
+  readonly parts: Iterable<Part>
+  phase(): Phase
+  /** Of the loaded plugins, as their files said when they were loaded. */
+  pluginValues(): Values
 }
 
 const masked = '******'
 
-export class Reload {
-  readonly #server: Server
+export class Reload implements ConfigOperations {
   readonly #deps: ReloadDeps
+  #settings: Settings
   #inForce: Values
   #turn: Promise<unknown> = Promise.resolve()
 
-  constructor(server: Server, deps: ReloadDeps) {
-    this.#server = server
+  constructor(deps: ReloadDeps) {
     this.#deps = deps
+    this.#settings = deps.settings
     this.#inForce = deps.settings.files!.values
   }
 
   /** Reads everything under etc/ again. Throws a BrokerError with every problem, and then nothing has changed. */
   async reload(): Promise<Report> {
     return await this.#inTurn(async () => {
-      const { plugins, log } = this.#server
+      const { home, log } = this.#deps
       try {
-        const problems: string[] = []
-        const read = trying(problems, () => this.#deps.settings.files!.again())
-        const exchanged = trying(problems, () => plugins.changes()) ?? []
-        if (read === undefined || problems.length > 0) throw failed(problems)
-        const { values } = read.files!
-        const changes = [
-          ...changesBetween(this.#inForce, values),
-          ...exchanged.flatMap(({ was, next }) => changesBetween(was.values!, next.values!, () => 'now'))
-        ]
-        const next = settingsOf(this.#deps.home, this.#withoutRestarts(values))
-        const done = await this.#apply(next, exchanged, true)
-        const keys = changes.map(({ key, effect }) => (effect === 'restart' ? `${key} (needs a restart)` : key))
+        const values = await this.#read()
+        const changes = changesBetween(this.#inForce, values)
+        const report = await this.#apply(settingsOf(home, this.#withoutRestarts(values)), true)
+        const all = [...changes, ...report.changes]
+        const keys = all.map(({ key, effect }) => (effect === 'restart' ? `${key} (needs a restart)` : key))
         log.info('configuration is read again', { changed: keys.join(', ') || 'nothing' })
-        return { changes, ...done, plugins: exchanged.map(({ name }) => name.replaceAll('-', '_')) }
+        return { ...report, changes: all }
       } catch (err) {
         if (!(err instanceof BrokerError)) throw err
         throw new BrokerError(err.code, `${err.message}\nnothing was changed`, { cause: err })
@@ -110,9 +69,9 @@ export class Reload {
       const effect = effectOf(key)
       if (typeof effect === 'object') throw new BrokerError('BAD_REQUEST', `${key} needs a restart: ${effect.restart}`)
       const change = changeOf(key, this.#inForce.get(key), next.values.get(key), effect)
-      await this.#apply(next, [], false)
+      await this.#apply(next, false)
       const { from, to } = change
-      this.#server.log.info('key is set', { key, from, to })
+      this.#deps.log.info('key is set', { key, from, to })
       return change
     })
   }
@@ -125,7 +84,7 @@ export class Reload {
   /** The keys that are `prefix` or below it; all without one. */
   show(prefix = ''): Shown[] {
     const file = trying([], () => this.#deps.settings.files!.again())?.files?.values
-    const ofPlugins = this.#server.plugins.values()
+    const ofPlugins = this.#deps.pluginValues()
     const all = new Map([...(file ?? []), ...this.#inForce, ...ofPlugins])
     const at = prefix.replace(/\.$/, '')
     const keys = [...all.keys()].filter(key => at === '' || key === at || key.startsWith(`${at}.`))
@@ -146,82 +105,58 @@ export class Reload {
     })
   }
 
+  /** What the file says now; throws with its problems and those of every other file that is read again. */
+  async #read(): Promise<Values> {
+    const problems: string[] = []
+    const read = trying(problems, () => this.#deps.settings.files!.again())
+    if (read !== undefined) return read.files!.values
+    const same = { next: this.#settings, was: this.#settings, rereads: true }
+    for (const part of this.#deps.parts) {
+      await (await tryingLater(problems, () => part.prepare?.(same)))?.abandon()
+    }
+    throw new BrokerError('CONFIG_INVALID', [...new Set(problems)].join('\n'))
+  }
+
   /** What was read, but for what needs a restart, which is as it was. */
   #withoutRestarts(read: Values): Map<string, Value> {
     const isCold = ([key]: [string, Value]): boolean => typeof effectOf(key) === 'object'
     return new Map([...[...read].filter(each => !isCold(each)), ...[...this.#inForce].filter(isCold)])
   }
 
-  async #apply(
-    next: Settings & { readonly values: Values },
-    plugins: readonly PluginChange[],
-    readsAcl: boolean
-  ): Promise<Pick<Report, 'rules' | 'certificates'>> {
-    const server = this.#server
-    const { options: was, access, clients, log } = server
-    const { options } = next
+  /** Prepares every part; then opens what may fail; then puts all in force, or nothing. */
+  async #apply(next: Settings & { readonly values: Values }, rereads: boolean): Promise<Report> {
+    const { parts, phase } = this.#deps
+    const change = { next, was: this.#settings, rereads }
     const problems: string[] = []
-    const { sinks: sinksOf } = this.#deps
-    const hasOtherRules = readsAcl || options.mqtt.aclFile !== was.mqtt.aclFile
-    const acl = hasOtherRules ? trying(problems, next.loadAcl) : access.acl
-    const hasOtherLog = sinksOf !== undefined && !isDeepStrictEqual(options.log, was.log)
-    const sinks = hasOtherLog ? trying(problems, () => sinksOf(options.log)) : undefined
-    await this.#deps.certificates(options).catch((err: unknown) => noted(problems, err))
-    const plans = this.#plans(options, problems)
-    const suspended: (() => Promise<void>)[] = []
+    const prepared: Prepared[] = []
     try {
-      if (acl === undefined || problems.length > 0) throw failed(problems)
-      await openAll(plans, suspended)
-      await server.plugins.exchange(plugins)
-      if (server.phase !== 'running') throw new BrokerError('CONFLICT', `the broker is ${server.phase}`)
+      for (const part of parts) {
+        const ready = await tryingLater(problems, () => part.prepare?.(change))
+        if (ready !== undefined) prepared.push(ready)
+      }
+      if (problems.length > 0) throw new BrokerError('CONFIG_INVALID', problems.join('\n'))
+      for (const ready of prepared.toReversed()) await ready.open?.() // ports first, then what they let in
+      if (phase() !== 'running') throw new BrokerError('CONFLICT', `the broker is ${phase()}`)
     } catch (err) {
-      for (const { swap } of plans) swap?.abandon()
-      for (const resume of suspended) await resume().catch((cause: unknown) => log.error('listener lost', { cause }))
-      await Promise.all((sinks ?? []).map(sink => sink.close?.()))
+      for (const ready of prepared) await ready.abandon()
       throw err
     }
-
-    const rules = isDeepStrictEqual(acl.rules, access.acl.rules) ? {} : { rules: acl.rules.length }
-    server.options = options
+    this.#settings = next
     this.#inForce = next.values
-    access.reconfigure(options.mqtt, next.loadAcl, acl)
-    clients.reconfigure(options.mqtt)
-    server.sys.reconfigure(options.mqtt.broker.sysInterval)
-    log.limitRepeats(options.log.messagesPerSecond)
-    for (const { swap } of plans) swap?.swap()
-    server.listeners = plans.filter(({ swap }) => swap !== undefined).map(({ listener }) => listener)
-    const leaving = plans.filter(({ swap }) => swap === undefined).map(({ listener }) => listener)
-    for (const listener of leaving) {
-      listener.stopAccepting()
-      clients.hangUpOn(listener.name)
+    await Promise.all(prepared.map(ready => ready.apply()))
+    const reports = prepared.flatMap(({ report }) => report ?? [])
+    return {
+      ...Object.assign({}, ...reports),
+      changes: reports.flatMap(({ changes }) => changes ?? []),
+      certificates: reports.flatMap(({ certificates }) => certificates ?? []),
+      plugins: reports.flatMap(({ plugins }) => plugins ?? [])
     }
-    await Promise.all([
-      ...leaving.map(listener => listener.close({ goodbyes: true })),
-      sinks === undefined ? undefined : log.replaceSinks(sinks)
-    ])
-    return { certificates: plans.filter(({ swap }) => swap?.renews).map(({ listener }) => listener.name), ...rules }
-  }
-
-  /** What becomes of each listener: those that are to be, in their order, then those that are to go. */
-  #plans(options: BrokerOptions, problems: string[]): Plan[] {
-    const { listeners, options: was } = this.#server
-    const shared =
-      was.mqtt.maxPacketSize !== options.mqtt.maxPacketSize ||
-      was.mqtt.websocketProtocolHeader !== options.mqtt.websocketProtocolHeader
-    const wanted = listenersOf(options).flatMap((each): Plan[] => {
-      const there = listeners.find(({ name }) => name === `${each.transport}:${each.name}`)
-      const listener = there ?? this.#deps.listener(each)
-      const swap = trying(problems, () => listener.prepare(each, { shared, opens: there === undefined }))
-      return swap === undefined ? [] : [{ listener, swap }]
-    })
-    const gone = listeners.filter(listener => !wanted.some(each => each.listener === listener))
-    return [...wanted, ...gone.map(listener => ({ listener, swap: undefined }))]
   }
 
   /** One at a time, and only while the broker runs. */
   async #inTurn<T>(work: () => Promise<T>): Promise<T> {
     const done = this.#turn.then(async () => {
-      const { phase } = this.#server
+      const phase = this.#deps.phase()
       if (phase !== 'running') throw new BrokerError('CONFLICT', `the broker is ${phase}`)
       return await work()
     })
@@ -230,30 +165,8 @@ export class Reload {
   }
 }
 
-interface Plan {
-  readonly listener: Listener
-  /** Undefined: it goes. */
-  readonly swap: Swap | undefined
-}
-
-/**
- * Opens every new port. Where one of ours that is to go stands in the way, it is closed first; `suspended` then has
- * what opens it again.
- */
-async function openAll(plans: readonly Plan[], suspended: (() => Promise<void>)[]): Promise<void> {
-  const leaving = plans.filter(
-    ({ listener, swap }) => listener.listening && (swap === undefined || swap.boundPort !== undefined)
-  )
-  const ports = plans.flatMap(({ swap }) => swap?.boundPort ?? [])
-  const problems: string[] = []
-  for (const { listener } of leaving) {
-    if (ports.some(({ wantedPort }) => wantedPort === listener.port)) suspended.push(listener.suspend())
-  }
-  for (const port of ports) await port.open().catch((err: unknown) => noted(problems, err))
-  if (problems.length > 0) throw new BrokerError('UNAVAILABLE', problems.join('\n'))
-}
-
-function changesBetween(was: Values, next: Values, effect: (key: string) => Effect = effectOf): Change[] {
+/** Keys that have another value; in `next`, those that are not set have their default. */
+export function changesBetween(was: Values, next: Values, effect: (key: string) => Effect = effectOf): Change[] {
   return [...new Set([...next.keys(), ...was.keys()])]
     .filter(key => was.has(key) === next.has(key) || (was.get(key) ?? next.get(key))!.from !== undefined) // not: its listener's defaults
     .filter(key => !isDeepStrictEqual(was.get(key)?.value, next.get(key)?.value))
@@ -272,21 +185,3 @@ function shown(key: string, value: Value | undefined): string | null {
   if (text === undefined || text === '') return null
   return isSecret(key) ? masked : text
 }
-
-/** What the work gives; undefined, and one problem more, when an operator must do something about it. */
-function trying<T>(problems: string[], work: () => T): T | undefined {
-  try {
-    return work()
-  } catch (err) {
-    noted(problems, err)
-    return undefined
-  }
-}
-
-function noted(problems: string[], err: unknown): void {
-  const isOperational = err instanceof BrokerError || (err instanceof Error && 'syscall' in err)
-  if (!isOperational) throw err
-  problems.push(messageOf(err))
-}
-
-const failed = (problems: readonly string[]): BrokerError => new BrokerError('CONFIG_INVALID', problems.join('\n'))

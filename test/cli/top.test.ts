@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { suite, test } from 'node:test'
 import { Chalk } from 'chalk'
 import { bytes, count, fitted, frame, help, type Pane, panes } from '../../src/cli/top-frame.js'
-import type { ClientLoad, Sample } from '../../src/observe/top.js'
+import type { ClientLoad, Sample } from '../../src/ops/samples.js'
 import { begin, packageRoot } from '../support/cli.js'
 import { client, makeHome, type Running, startServer, until } from '../support/server.js'
 

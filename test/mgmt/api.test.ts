@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { type TestContext, test } from 'node:test'
 import { Validator } from '@seriousme/openapi-schema-validator'
+import { version } from '../../src/base/home.js'
 import { makeApp, routesOf } from '../../src/mgmt/app.js'
 import { Login } from '../../src/mgmt/login.js'
 import { openApi, templateOf } from '../../src/mgmt/openapi.js'
@@ -79,11 +80,11 @@ async function withClient(t: TestContext, conf = ''): Promise<WithApi> {
 test('nodes', async t => {
   const running = await startWithApi(t)
   const { result } = await get(running, '/api/v2/management/nodes')
-  const { uptime, datetime, version, otp_release, ...rest } = result[0]
+  const { uptime, datetime, version: said, otp_release, ...rest } = result[0]
   assert.deepEqual(rest, { name: node, sysdescr: 'tsmqttd MQTT Broker', node_status: 'Running' })
   assert.match(uptime, /^\d+ seconds$/)
   assert.match(datetime, time)
-  assert.equal(version, running.server.version)
+  assert.equal(said, version)
   assert.equal(otp_release, `Node.js ${process.version}`)
   const one = await get(running, `/api/v2/management/nodes/${node}`)
   assert.deepEqual(Object.keys(one.result), Object.keys(result[0]).slice(1), 'without the name, as in emqttd')
@@ -524,7 +525,7 @@ test('metrics are emqttd’s and more, as Prometheus reads them, and equal to wh
     assert.equal(values.get(at), value, at)
   }
   assert.equal(values.get('broker_messages_qos1_received_total'), 5)
-  for (const [name, value] of Object.entries(running.server.stats()))
+  for (const [name, value] of Object.entries(running.server.ops.broker.stats()))
     assert.equal(values.get(`broker_${name.replaceAll('/', '_')}`), value, name)
   const samples = values.get('broker_message_latency_seconds_count')!
   assert.ok(samples > 0)
@@ -559,9 +560,7 @@ test('the description is valid OpenAPI, and has every route of fastify and no ot
   const { server } = running
   const { admins } = server.management!
   const app = await makeApp(
-    server,
-    admins,
-    new Login(admins, server.log),
+    { ops: server.ops, admins, login: new Login(admins, server.log), log: server.log },
     [...server.options.listener.api.values()].map(o => ({ ...o, name: 'x' }))[0]!
   )
   t.after(() => app.close())
@@ -588,7 +587,7 @@ test('the description is valid OpenAPI, and has every route of fastify and no ot
       app.hasRoute({ method: name.split(' ')[0]! as 'GET', url: name.split(' ')[1]!.replace(/\{(\w+)\}/g, ':$1') }),
       name
     )
-  assert.deepEqual(JSON.parse(JSON.stringify(openApi(all, server.version))), described)
+  assert.deepEqual(JSON.parse(JSON.stringify(openApi(all, version))), described)
 })
 
 test('/ has emqttd’s list of paths', async t => {

@@ -96,10 +96,11 @@ test('a port that is taken is tried again and again, until it is free or the bro
   const { home, server } = await startServer(t, {
     conf: `listener.tcp.test = 127.0.0.1:0\nlistener.api.mgmt = 127.0.0.1:${port}`
   })
-  await server.management!.close()
-  const management = new Management(server, home, 20)
-  t.after(() => management.close())
-  await management.open()
+  await server.management!.stop()
+  const { ops, log, alarms } = server
+  const management = new Management(server.options, { ops, home, log, alarms, phase: () => server.phase, retryMs: 20 })
+  t.after(() => management.stop())
+  await management.start()
   assert.equal(server.alarms.list().length, 1)
   await new Promise(resolve => taken.close(resolve))
   await until('it is open', () => management.listeners[0]!.listening)

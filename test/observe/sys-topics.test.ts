@@ -118,7 +118,7 @@ test('$SYS tells of alarms', async t => {
 test('Sys.stop() leaves neither timer nor hook', async t => {
   const { server } = await startServer(t, { conf: 'mqtt.broker.sys_interval = 0s' })
   const about = { node: 'other@here', version: '1', startedAt: new Date(), interval: 1000 }
-  const sys = new SysTopics(about, server.clients.ingress, () => server.stats(), server.hooks)
+  const sys = new SysTopics(about, server.clients.ingress, () => server.ops.broker.stats(), server.hooks)
   const before = server.hooks.has('client.refused')
   const timers = (): number => process.getActiveResourcesInfo().length
   const idle = timers()

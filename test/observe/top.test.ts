@@ -1,7 +1,8 @@
 /** What `broker-ctl top` is told of a broker, and that nothing of it is there when nobody looks. */
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { Leaders, type Sample } from '../../src/observe/top.js'
+import { Leaders } from '../../src/observe/top.js'
+import type { Sample } from '../../src/ops/samples.js'
 import {
   client,
   connectPacket,
@@ -72,7 +73,7 @@ suite('Top', { concurrency: 4 }, () => {
     const { queueLength } = running.server.clients.session('slow')
     assert.ok(queueLength > 0)
     const sample = await new Promise<Sample>(resolve => {
-      const leave = running.server.top.watch(it => {
+      const leave = running.server.ops.top.watch(it => {
         leave()
         resolve(it)
       })

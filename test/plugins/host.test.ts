@@ -44,7 +44,7 @@ function make(t: TestContext, overrides: Partial<Plugin> = {}): Made {
       ownDir: home.path('plugins'),
       path: home.path,
       version: '1.2.3',
-      spaces: new PluginStorage(),
+      storage: new PluginStorage(),
       env: {},
       resolve: async name => (name === 'demo' ? (demo as unknown as Plugin) : undefined),
       changed: () => void events.push('changed')

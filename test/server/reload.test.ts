@@ -12,7 +12,7 @@ import { brokerSchema } from '../../src/config/broker-keys.js'
 import { effectOf, effects, inTable } from '../../src/config/effect.js'
 import { keysOf } from '../../src/config/schema.js'
 import { ensureCertificates } from '../../src/net/certificates.js'
-import type { Report } from '../../src/server/reload.js'
+import type { Report } from '../../src/ops/operations.js'
 import { Server } from '../../src/server/server.js'
 import { readSettings } from '../../src/server/settings.js'
 import { instance } from '../support/cli.js'
@@ -179,11 +179,11 @@ test('a reload changes every key that it may, and tells of every one that needs 
   }
   const ports = server.listeners.map(l => l.port)
   writeFileSync(home.conf, `${bind()}${lines.join('\n')}\n`)
-  const report = await server.reloads!.reload()
+  const report = await server.ops.config.reload()
   assert.deepEqual(new Set(report.changes.map(({ key }) => key)), expected)
   for (const { key, effect } of report.changes) {
     assert.equal(effect === 'restart', typeof effectOf(key) === 'object', key)
-    const [row] = server.reloads!.show(key)
+    const [row] = server.ops.config.show(key)
     const other = others[inTable(key)]
     assert.equal(row!.file, other, key)
     if (effect === 'restart') assert.notEqual(row!.value, other, key)
@@ -418,14 +418,14 @@ test('certificates on disk and TLS options are those of the next handshake', asy
   mkdirSync(fresh)
   await ensureCertificates(fresh, { hostname: 'here' })
   for (const file of ['cert.pem', 'key.pem']) copyFileSync(join(fresh, file), join(home.certs, file))
-  const report = await server.reloads!.reload()
+  const report = await server.ops.config.reload()
   assert.deepEqual(report, { changes: [], certificates: ['ssl:test'], plugins: [] })
   assert.notEqual(await serial(), before)
   assert(first.connected)
 
   // A key that is not the certificate's: those in force stay.
   copyFileSync(join(home.certs, 'client-key.pem'), join(home.certs, 'key.pem'))
-  await assert.rejects(server.reloads!.reload(), /the key does not belong to the certificate/)
+  await assert.rejects(server.ops.config.reload(), /the key does not belong to the certificate/)
   copyFileSync(join(fresh, 'key.pem'), join(home.certs, 'key.pem'))
   assert.notEqual(await serial(), before)
 
@@ -445,7 +445,7 @@ test('certificates on disk and TLS options are those of the next handshake', asy
       .map(line => (line === '' ? 'listener.ssl.test = 127.0.0.1:0' : `listener.ssl.test${line}`))
       .join('\n')
   )
-  await server.reloads!.reload()
+  await server.ops.config.reload()
   assert.equal(server.listeners[0]!.port, port)
   const socket = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false, session })
   socket.on('error', () => {})
@@ -517,10 +517,10 @@ test('the log changes its level, format and files', async t => {
     await log.close()
   })
   log.debug('not said')
-  await server.reloads!.set('log.console.level', 'debug')
+  await server.ops.config.set('log.console.level', 'debug')
   log.debug('said')
   conf({ home }, 'log.console.file = log/new.log\nlog.console.format = json')
-  await server.reloads!.reload()
+  await server.ops.config.reload()
   log.info('elsewhere')
   const read = (file: string) => (existsSync(home.path(file)) ? readFileSync(home.path(file), 'utf8') : '')
   await until('both files', () => read('log/broker.log').includes(' said') && read('log/new.log').includes('elsewhere'))
@@ -528,7 +528,7 @@ test('the log changes its level, format and files', async t => {
   assert(!read('log/broker.log').includes('elsewhere'))
   assert.equal(JSON.parse(read('log/new.log').trim().split('\n').at(-1)!).msg, 'elsewhere')
   conf({ home }, 'log.console.file = etc/broker.conf/no.log')
-  await assert.rejects(server.reloads!.reload(), /nothing was changed/)
+  await assert.rejects(server.ops.config.reload(), /nothing was changed/)
   log.info('still there')
   await until('the same file', () => read('log/new.log').includes('still there'))
 })

@@ -125,7 +125,7 @@ function hostOf({ settings, home }: DoctorContext, log: ReturnType<typeof create
   return new PluginHost(
     {
       ...pluginPaths(home.path, settings!.options.mqtt.plugins),
-      spaces: new PluginStorage(),
+      storage: new PluginStorage(),
       version,
       env: process.env,
       changed: () => {}
