@@ -150,7 +150,11 @@ export class Server {
     const { home, log, clients, plugins, alarms, ops, management } = this
     const parts = this.#parts
     const { options } = this.#settings
-    await parts.start(settingsPart(next => void (this.#settings = next)))
+    await parts.start(
+      settingsPart(next => {
+        this.#settings = next
+      })
+    )
     await parts.start(logPart(log, sinks))
     await parts.start(accessPart(this.access))
     await parts.start(this.#vm)
