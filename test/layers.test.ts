@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 const may: Record<string, string[]> = {
   index: ['access/', 'config/', 'base/', 'plugin', 'server/'],
   testing: ['index', 'wire/topic'],
-  plugin: ['base/errors', 'config/'],
+  plugin: ['base/errors', 'config/', 'plugins/context'],
   'server/': [
     'access/',
     'admin/',

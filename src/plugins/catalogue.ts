@@ -12,7 +12,7 @@ import { pathToFileURL } from 'node:url'
 import { BrokerError, messageOf } from '../base/errors.js'
 import { nearest } from '../base/suggest.js'
 import { readConfig, type Value, type Values } from '../config/schema.js'
-import type { Plugin } from '../plugin.js'
+import type { Plugin } from './context.js'
 
 /** A plugin in its module, whatever its options are. */
 interface PluginModule {

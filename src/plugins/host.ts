@@ -10,9 +10,8 @@ import type { Log } from '../base/log/log.js'
 import type { MqttOptions } from '../config/broker-keys.js'
 import { allOrProblems } from '../config/problem.js'
 import { type Given, optionsFrom, type Schema, type Value } from '../config/schema.js'
-import type { Plugin, Running } from '../plugin.js'
-import type { Space } from '../store/plugin-storage.js'
 import { Catalogue, type CatalogueOptions, canonicalName, emqttdName, type PluginConf } from './catalogue.js'
+import { type ContextParts, openContext, type Plugin, type Running } from './context.js'
 import type { Hooks } from './hooks.js'
 import { RememberedPlugins } from './remembered.js'
 
@@ -26,13 +25,10 @@ export interface PluginInfo {
   readonly trouble?: string
 }
 
-export interface PluginHostOptions extends CatalogueOptions {
+export interface PluginHostOptions extends CatalogueOptions, Omit<ContextParts, 'hooks'> {
   /** data/loaded_plugins. */
   readonly loadedFile: string
-  readonly path: (relative: string) => string
   readonly version: string
-  /** What a plugin keeps over a restart. */
-  readonly spaces: { of(owner: string): Space }
   /** After what plugins say may have changed. */
   readonly changed: () => void
 }
@@ -62,6 +58,8 @@ interface Active extends PluginConf {
   readonly plugin: Plugin
   readonly running: Running | undefined
   trouble: string | undefined
+  /** Takes back all that the plugin has registered. */
+  release(): void
 }
 
 export class PluginHost {
@@ -309,26 +307,22 @@ export class PluginHost {
   async #start(found: Plugin, { options, values }: PluginConf): Promise<Active> {
     const { name } = found
     const log = this.#log.child(emqttdName(name))
+    const trouble = (why: string | undefined): void => {
+      active.trouble = why
+    }
+    const { context, release } = openContext({ name, options, log, trouble }, { ...this.#options, hooks: this.#hooks })
     const active: { -readonly [K in keyof Active]: Active[K] } = {
       plugin: found,
       options,
       values,
       running: undefined,
-      trouble: undefined
+      trouble: undefined,
+      release
     }
     try {
-      active.running = await found.start({
-        options,
-        hooks: this.#hooks.scope(name),
-        log,
-        path: this.#options.path,
-        space: this.#options.spaces.of(name),
-        trouble: why => {
-          active.trouble = why
-        }
-      })
+      active.running = await found.start(context)
     } catch (cause) {
-      this.#hooks.release(name) // start may have failed half way
+      release() // start may have failed half way
       throw new BrokerError('PLUGIN_FAILED', messageOf(cause), { cause })
     }
     this.#active.set(name, active)
@@ -342,9 +336,9 @@ export class PluginHost {
   }
 
   async #stop(name: string): Promise<void> {
-    const { running } = this.#active.get(name)!
+    const { running, release } = this.#active.get(name)!
     this.#active.delete(name)
-    this.#hooks.release(name) // before stop(), so that no handler meets a closed pool
+    release() // before stop(), so that no handler meets a closed pool
     this.#options.changed()
     await running?.stop?.()
     this.#log.info('plugin unloaded', { plugin: emqttdName(name) })
