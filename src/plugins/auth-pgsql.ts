@@ -9,8 +9,6 @@
 import { readFileSync } from 'node:fs'
 import { type ConnectionOptions, createSecureContext } from 'node:tls'
 import pg from 'pg'
-import { decide, explainRows, type Row } from '../access/acl-rows.js'
-import { needsSalt, passwordHash, verifyPassword } from '../access/password.js'
 import {
   address,
   BrokerError,
@@ -29,6 +27,10 @@ import {
   showAddress,
   text
 } from '../plugin.js'
+import { type AclRow, decideRows, explainRows } from './kit/acl-rows.js'
+import { needsSalt, passwordHash, verifyPassword } from './kit/passwords.js'
+import { type BoundQuery, postgresql, sqlQuery } from './kit/sql.js'
+import { nobody, type VariableClient } from './kit/variables.js'
 
 /** An empty one would make pg look at the environment. */
 const filled = (fallback: string) => key(raw => (raw === '' ? expected('a name', raw) : raw), fallback)
@@ -48,10 +50,10 @@ const schema = {
     cacertfile: optional(text()),
     verify: oneOf(['verify_peer', 'verify_none'], 'verify_peer')
   },
-  authQuery: optional(key(bindQuery)),
+  authQuery: optional(sqlQuery(postgresql)),
   passwordHash: passwordHash('sha256'),
-  superQuery: optional(key(bindQuery)),
-  aclQuery: optional(key(bindQuery)),
+  superQuery: optional(sqlQuery(postgresql)),
+  aclQuery: optional(sqlQuery(postgresql)),
   onError: oneOf(['deny', 'ignore'], 'deny'),
   // A plugin's answer is awaited for 5 s.
   connectTimeout: duration('4s'),
@@ -132,7 +134,7 @@ export default plugin({
       try {
         const answer = await database.ask('acl_query', client)
         // A name that PostgreSQL cannot even compare must not slip past the rows that deny everybody.
-        return answer === undefined ? 'deny' : decide(answer.rows, client, action, topic, warnOnce)
+        return answer === undefined ? 'deny' : decideRows(answer.rows, client, action, topic, warnOnce)
       } catch (err) {
         if (err instanceof BrokerError && options.onError === 'ignore') return 'ignore'
         throw err
@@ -159,74 +161,14 @@ export default plugin({
   }
 })
 
-// ---- the queries of the file
-
-type Variables = Pick<ClientInfo, 'username' | 'clientId' | 'peer'>
-
-export interface BoundQuery {
-  /** With `$1`, `$2`, … in the place of the variables, numbered by occurrence. */
-  readonly text: string
-  /** What belongs to them, in their order; NULL, which equals nothing, for the name of a client without one. */
-  values(client: Variables): (string | null)[]
-  /** Where in the operator's text a place in `text` comes from; both count from 1. */
-  origin(position: number): number
-}
-
-/** What PostgreSQL's lexer takes as one piece, so that a `%c` in a LIKE pattern, a comment or a name is not a variable. */
-const pieces = new RegExp(
-  [
-    /(?<left>--[^\n]*|\/\*.*?\*\/|\$(?<tag>[A-Za-z_]\w*|)\$.*?\$\k<tag>\$|"[^"]*")/,
-    /[eEnN]?'%(?<quoted>[uca])'(?!')/,
-    /(?<string>[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*')/,
-    /(?<word>[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*)/,
-    /(?<parameter>\$\d+)/,
-    /%(?<bare>[uca])(?![\w$])/,
-    /(?<other>.)/
-  ]
-    .map(({ source }) => source)
-    .join('|'),
-  'gs'
-)
-
-/** Makes bind parameters of '%u', '%c' and '%a'; any other %-sign is the query's own. */
-export function bindQuery(query: string): BoundQuery {
-  if (query.trim() === '') expected('an SQL query', query)
-  const names: string[] = []
-  const ends: { text: number; query: number }[] = []
-  let text = ''
-  for (const { 0: piece, index, groups } of query.matchAll(pieces)) {
-    if (groups!['parameter'] !== undefined) expected("'%u', '%c' or '%a' where a value goes", piece)
-    const name = groups!['quoted'] ?? groups!['bare']
-    if (name === undefined) {
-      text += piece
-      continue
-    }
-    names.push(name)
-    // `like'%u'and` is three tokens, `like$1and` would be one.
-    const end = index + piece.length
-    text += `${/[\w$]$/.test(text) ? ' ' : ''}$${names.length}${/\w/.test(query.charAt(end)) ? ' ' : ''}`
-    ends.push({ text: text.length, query: end })
-  }
-  return {
-    text,
-    values: ({ username, clientId, peer }) =>
-      names.map(name => (name === 'u' ? (username ?? null) : name === 'c' ? clientId : peer.address)),
-    origin(position) {
-      const before = ends.findLast(end => end.text < position)
-      return before === undefined ? position : position - before.text + before.query
-    }
-  }
-}
-
 // ---- the database
 
 type QueryName = 'auth_query' | 'super_query' | 'acl_query'
-type Answer = pg.QueryArrayResult<Exclude<Row[number], number>[]>
+type Answer = pg.QueryArrayResult<Exclude<AclRow[number], number>[]>
 
 /** A query of the extended protocol has one statement; types/pg does not know the option. */
 type ExtendedQuery = pg.QueryArrayConfig & { queryMode: 'extended' }
 
-const nobody: Variables = { username: '', clientId: '', peer: { address: '', port: 0 } }
 const boolean = 16
 const blankPadded = 1042
 
@@ -283,7 +225,7 @@ class Database {
   }
 
   /** The rows for this client, or undefined when no row can be meant; a BrokerError when that cannot be told. */
-  async ask(name: QueryName, client: Variables, { quiet = false } = {}): Promise<Answer | undefined> {
+  async ask(name: QueryName, client: VariableClient, { quiet = false } = {}): Promise<Answer | undefined> {
     const query = this.#queries.get(name)!
     const values = query.values(client)
     // PostgreSQL's text has no U+0000, so no row can have such a name.
