@@ -15,7 +15,7 @@ import { type Effect, effects } from '../src/config/effect.js'
 import { describeKeys, type Schema } from '../src/config/schema.js'
 import { startBroker } from '../src/index.js'
 import type { Plugin } from '../src/plugin.js'
-import authPgsql from '../src/plugins/auth-pgsql.js'
+import authPgsql from '../src/plugins/auth-pgsql/plugin.js'
 import authScram from '../src/plugins/auth-scram.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))

@@ -20,7 +20,7 @@ interface PluginModule {
 }
 
 const shipped: ReadonlyMap<string, () => Promise<PluginModule>> = new Map<string, () => Promise<PluginModule>>([
-  ['auth-pgsql', () => import('./auth-pgsql.js')],
+  ['auth-pgsql', () => import('./auth-pgsql/plugin.js')],
   ['auth-scram', () => import('./auth-scram.js')]
 ])
 
