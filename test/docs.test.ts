@@ -16,7 +16,7 @@ import { describeKeys, type Schema } from '../src/config/schema.js'
 import { startBroker } from '../src/index.js'
 import type { Plugin } from '../src/plugin.js'
 import authPgsql from '../src/plugins/auth-pgsql/plugin.js'
-import authScram from '../src/plugins/auth-scram.js'
+import authScram from '../src/plugins/auth-scram/plugin.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const built = fileURLToPath(new URL('..', import.meta.url))

@@ -34,7 +34,7 @@ const may: Record<string, string[]> = {
   'delivery/': ['base/', 'delivery/', 'observe/', 'persistence/', 'wire/'],
   'store/': ['base/errors', 'store/'],
   'plugins/auth-pgsql/': ['plugin', 'plugins/auth-pgsql/'],
-  'plugins/auth-scram': ['access/scram', 'plugin'],
+  'plugins/auth-scram/': ['access/scram', 'plugin', 'plugins/auth-scram/'],
   'plugins/kit/': ['access/', 'base/', 'config/', 'plugins/kit/', 'wire/'],
   'plugins/': ['base/', 'config/', 'plugins/'],
   'access/': ['access/', 'base/', 'config/', 'wire/'],

@@ -1,5 +1,5 @@
 import { BrokerError } from '../base/errors.js'
-import type { ScramUsers } from '../plugins/auth-scram.js'
+import type { ScramUsers } from '../plugins/auth-scram/users.js'
 import type { Server } from '../server/server.js'
 import { command, visible } from './command.js'
 

@@ -21,7 +21,7 @@ interface PluginModule {
 
 const shipped: ReadonlyMap<string, () => Promise<PluginModule>> = new Map<string, () => Promise<PluginModule>>([
   ['auth-pgsql', () => import('./auth-pgsql/plugin.js')],
-  ['auth-scram', () => import('./auth-scram.js')]
+  ['auth-scram', () => import('./auth-scram/plugin.js')]
 ])
 
 /** The names of the plugins that come with the broker. */
