@@ -87,11 +87,12 @@ function available(algorithm: string): string {
 export const needsSalt = (hash: PasswordHash): boolean =>
   hash.kind === 'pbkdf2' || (hash.kind === 'digest' && hash.salt !== 'none')
 
+/** Rejects when too many wait for a costly check. */
 export async function verifyPassword(
   hash: PasswordHash,
   given: Buffer,
   stored: string,
-  salt: string | undefined
+  salt?: string | undefined
 ): Promise<boolean> {
   if (needsSalt(hash) && salt === undefined) return false
   switch (hash.kind) {
