@@ -37,7 +37,7 @@ async function serveDatabase(): Promise<void> {
 
 async function serveBroker(databasePort: number): Promise<void> {
   const { startBroker } = await import('../src/index.js')
-  const { default: pgsql } = await import('../src/plugins/auth-pgsql.js')
+  const { default: pgsql } = await import('../src/plugins/auth-pgsql/plugin.js')
   const broker = await startBroker({
     listener: { tcp: { bench: { bind: { host: '127.0.0.1', port: 0 } } } },
     plugins: [

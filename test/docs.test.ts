@@ -2,10 +2,15 @@
 // programs in it run.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { dirname, join } from 'node:path'
 import test from 'node:test'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import mqtt from 'mqtt'
 import { parseAcl } from '../src/access/acl-file.js'
 import { main as broker } from '../src/cli/broker.js'
 import type { Command } from '../src/commands/command.js'
@@ -15,8 +20,8 @@ import { type Effect, effects } from '../src/config/effect.js'
 import { describeKeys, type Schema } from '../src/config/schema.js'
 import { startBroker } from '../src/index.js'
 import type { Plugin } from '../src/plugin.js'
-import authPgsql from '../src/plugins/auth-pgsql.js'
-import authScram from '../src/plugins/auth-scram.js'
+import authPgsql from '../src/plugins/auth-pgsql/plugin.js'
+import authScram from '../src/plugins/auth-scram/plugin.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const built = fileURLToPath(new URL('..', import.meta.url))
@@ -185,6 +190,45 @@ test('the method in docs/plugins.md lets in the client that is shown with it, an
     writeFileSync(join(dir, 'client.mjs'), client.replace(':1883', `:${broker.port()}`))
     assert.match((await run(join(dir, 'client.mjs'))).output, output)
   }
+})
+
+test('the back end in docs/plugins.md lets in its users, and is told of once while it is away', async t => {
+  const dir = mkdtempSync(join(built, 'docs-'))
+  t.after(() => rmSync(dir, { recursive: true, force: true }))
+  const text = read('docs/plugins.md')
+  writeFileSync(join(dir, 'auth-directory.mjs'), blocks(text.slice(text.indexOf('### The kit')), 'js')[0]!)
+  const { default: plugin } = (await import(pathToFileURL(join(dir, 'auth-directory.mjs')).href)) as { default: Plugin }
+
+  const stored = createHash('sha256').update('secret').digest('hex')
+  const directory = createServer((req, res) => {
+    const isLamp = new URL(req.url!, 'http://directory').searchParams.get('user') === 'lamp'
+    res.writeHead(isLamp ? 200 : 404, { connection: 'close' }).end(isLamp ? stored : '')
+  })
+  await once(directory.listen(0, '127.0.0.1'), 'listening')
+  t.after(() => directory.close())
+
+  const warnings: string[] = []
+  const broker = await startBroker({
+    listener: { tcp: { main: { bind: { host: '127.0.0.1', port: 0 } } } },
+    plugins: [{ plugin, options: { url: `http://127.0.0.1:${(directory.address() as AddressInfo).port}/` } }],
+    log: { level: 'warning', format: 'text', write: line => void warnings.push(line) }
+  })
+  t.after(() => broker.stop('fast'))
+  const login = (username: string, password: string): Promise<string> =>
+    mqtt.connectAsync(`mqtt://127.0.0.1:${broker.port()}`, { username, password, reconnectPeriod: 0 }).then(
+      client => client.endAsync().then(() => 'in'),
+      (err: Error) => err.message
+    )
+  assert.equal(await login('lamp', 'secret'), 'in')
+  for (const [name, password] of [
+    ['lamp', 'Secret'],
+    ['nobody', 'secret']
+  ] as const) {
+    assert.match(await login(name, password), /Bad username or password|Not authorized/)
+  }
+  await new Promise(resolve => directory.close(resolve))
+  for (const _ of [1, 2]) assert.match(await login('lamp', 'secret'), /Server unavailable/)
+  assert.equal(warnings.filter(line => /\[warning\].*the directory does not answer/.test(line)).length, 1)
 })
 
 async function run(file: string): Promise<{ status: number | string; output: string }> {

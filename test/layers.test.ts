@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 const may: Record<string, string[]> = {
   index: ['access/', 'config/', 'base/', 'plugin', 'server/'],
   testing: ['index', 'wire/topic'],
-  plugin: ['base/errors', 'config/'],
+  plugin: ['base/errors', 'config/', 'plugins/context', 'plugins/kit/'],
   'server/': [
     'access/',
     'admin/',
@@ -33,7 +33,9 @@ const may: Record<string, string[]> = {
   'persistence/': ['delivery/', 'persistence/', 'store/', 'wire/'],
   'delivery/': ['base/', 'delivery/', 'observe/', 'persistence/', 'wire/'],
   'store/': ['base/errors', 'store/'],
-  'plugins/auth-': ['access/', 'base/', 'plugin'],
+  'plugins/auth-pgsql/': ['plugin', 'plugins/auth-pgsql/'],
+  'plugins/auth-scram/': ['access/scram', 'plugin', 'plugins/auth-scram/'],
+  'plugins/kit/': ['access/', 'base/', 'config/', 'plugins/kit/', 'wire/'],
   'plugins/': ['base/', 'config/', 'plugins/'],
   'access/': ['access/', 'base/', 'config/', 'wire/'],
   'net/': ['base/', 'config/values', 'net/', 'wire/'],
@@ -45,7 +47,7 @@ const may: Record<string, string[]> = {
 // One owner for each outside package.
 const owner: Record<string, string> = {
   aedes: 'client/aedes/policy',
-  pg: 'plugins/auth-pgsql',
+  pg: 'plugins/auth-pgsql/',
   pm2: 'cli/pm2/',
   commander: 'cli/',
   chalk: 'cli/',

@@ -1,5 +1,5 @@
 import { BrokerError } from '../base/errors.js'
-import type { ScramUser } from '../plugins/auth-scram.js'
+import type { ScramUser } from '../plugins/auth-scram/users.js'
 import { command, visible } from './command.js'
 
 const plugin = 'auth_scram'

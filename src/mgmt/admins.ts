@@ -6,7 +6,7 @@
 import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { hashPassword, longestPassword, verifyPassword } from '../access/password.js'
+import { hashPassword, longestPassword, verifyBcrypt } from '../access/password.js'
 import { BrokerError } from '../base/errors.js'
 
 export interface User {
@@ -104,7 +104,7 @@ export class Admins {
     const user = this.#data.users.get(username)
     this.#nobody ??= hashPassword(randomBytes(16).toString('hex'))
     const hash = user?.hash ?? (await this.#nobody)
-    const right = await verifyPassword({ kind: 'bcrypt' }, Buffer.from(password), hash, undefined)
+    const right = await verifyBcrypt(Buffer.from(password), hash)
     const isRight = right && Buffer.byteLength(password) <= longestPassword && user !== undefined
     // It may have been changed meanwhile.
     if (!isRight || this.#data.users.get(username)?.hash !== hash) return false

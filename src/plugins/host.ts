@@ -1,26 +1,19 @@
 /**
- * Loads and unloads plugins while the broker runs.
+ * Loads, unloads and exchanges plugins while the broker runs.
  *
- * A plugin is there for the operator when etc/plugins/<name>.conf is. Its code is
- * ours (src/plugins/), a file plugins/<name>.js of the home, or the npm package
- * `tsmqttd-plugin-<name>`. What was loaded is remembered and loads again at start;
- * there, a plugin whose backend is away stays loaded and refuses what it would have
- * judged, since leaving it out would open the door that it guards.
+ * What was loaded is remembered and loads again at start; there, a plugin whose backend is away stays loaded
+ * and refuses what it would have judged, since leaving it out would open the door that it guards.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
 import { isDeepStrictEqual } from 'node:util'
 import { BrokerError, messageOf } from '../base/errors.js'
 import type { Log } from '../base/log/log.js'
-import { nearest } from '../base/suggest.js'
 import type { MqttOptions } from '../config/broker-keys.js'
 import { allOrProblems } from '../config/problem.js'
-import { type Given, optionsFrom, readConfig, type Schema, type Value, type Values } from '../config/schema.js'
-import type { Plugin, Running } from '../plugin.js'
-import type { Space } from '../store/plugin-storage.js'
+import { type Given, optionsFrom, type Schema, type Value } from '../config/schema.js'
+import { Catalogue, type CatalogueOptions, canonicalName, emqttdName, type PluginConf } from './catalogue.js'
+import { type ContextParts, openContext, type Plugin, type Running } from './context.js'
 import type { Hooks } from './hooks.js'
+import { RememberedPlugins } from './remembered.js'
 
 export interface PluginInfo {
   /** As emqttd has it: `auth_pgsql`. */
@@ -32,20 +25,10 @@ export interface PluginInfo {
   readonly trouble?: string
 }
 
-export interface PluginHostOptions {
-  /** etc/plugins. */
-  readonly etcDir: string
+export interface PluginHostOptions extends CatalogueOptions, Omit<ContextParts, 'hooks'> {
   /** data/loaded_plugins. */
   readonly loadedFile: string
-  /** The home's plugins/ directory, where an operator's own may stand. */
-  readonly ownDir: string
-  readonly path: (relative: string) => string
   readonly version: string
-  /** What a plugin keeps over a restart. */
-  readonly storage: { of(owner: string): Space }
-  readonly env: NodeJS.ProcessEnv
-  /** Where a plugin's code comes from; a test hands in its own. */
-  readonly resolve?: (name: string) => Promise<Plugin | undefined>
   /** After what plugins say may have changed. */
   readonly changed: () => void
 }
@@ -64,37 +47,27 @@ export function pluginPaths(
   return { etcDir: path(etcDir), loadedFile: path(loadedFile), ownDir: path('plugins'), path }
 }
 
-/** What a plugin's file says. */
-interface Read {
-  readonly options: any
-  /** Undefined for a plugin that has no file. */
-  readonly values: Values | undefined
-}
-
 /** A loaded plugin whose file says something else by now. */
 export interface PluginChange {
   readonly name: string
-  readonly was: Read
-  readonly next: Read
+  readonly was: PluginConf
+  readonly next: PluginConf
 }
 
-interface Active extends Read {
+interface Active extends PluginConf {
   readonly plugin: Plugin
   readonly running: Running | undefined
   trouble: string | undefined
+  /** Takes back all that the plugin has registered. */
+  release(): void
 }
-
-/** `emq_auth_pgsql`, `emqx_auth_pgsql`, `auth_pgsql` and `auth-pgsql` are one plugin: its file's name. */
-export function canonicalName(typed: string): string {
-  return typed.replace(/^emqx?[_-]/, '').replaceAll('_', '-')
-}
-
-const emqttdName = (name: string): string => name.replaceAll('-', '_')
 
 export class PluginHost {
   readonly #options: PluginHostOptions
   readonly #hooks: Hooks
   readonly #log: Log
+  readonly #catalogue: Catalogue
+  readonly #remembered: RememberedPlugins
   readonly #active = new Map<string, Active>()
   #turn: Promise<unknown> = Promise.resolve()
 
@@ -102,15 +75,17 @@ export class PluginHost {
     this.#options = options
     this.#hooks = hooks
     this.#log = log
+    this.#catalogue = new Catalogue(options)
+    this.#remembered = new RememberedPlugins(options.loadedFile)
   }
 
   async list(): Promise<PluginInfo[]> {
     const infos = await Promise.all(
-      this.#names().map(async (name): Promise<PluginInfo | undefined> => {
+      this.#catalogue.names().map(async (name): Promise<PluginInfo | undefined> => {
         const active = this.#active.get(name)
         let found: Plugin | undefined
         try {
-          found = active?.plugin ?? (await this.#resolve(name))
+          found = active?.plugin ?? (await this.#catalogue.code(name))
         } catch (err) {
           const trouble = messageOf(err)
           return { name: emqttdName(name), version: this.#options.version, description: '', active: false, trouble }
@@ -130,19 +105,19 @@ export class PluginHost {
 
   /** Checks the configuration of every remembered plugin; throws a ConfigError with all problems. */
   async checkRemembered(): Promise<void> {
-    const plugins = await Promise.all(this.#remembered().map(name => this.#find(name)))
-    allOrProblems(...plugins.map(found => () => this.#read(found)))
+    const plugins = await Promise.all(this.#remembered.names().map(name => this.#catalogue.find(name)))
+    allOrProblems(...plugins.map(found => () => this.#catalogue.read(found)))
   }
 
   /** What a start loads. */
   remembered(): string[] {
-    return this.#remembered()
+    return this.#remembered.names()
   }
 
   /** Starts each remembered plugin, tries its backend and stops it again, for at most `patienceMs`. */
   async tryRemembered(patienceMs: number): Promise<{ name: string; trouble: string | undefined }[]> {
     return await Promise.all(
-      this.#remembered().map(async name => {
+      this.#remembered.names().map(async name => {
         try {
           const active = await this.#startNamed(name)
           let timer: NodeJS.Timeout | undefined
@@ -166,12 +141,12 @@ export class PluginHost {
 
   /** Where a plugin's configuration stands. */
   conf(name: string): string {
-    return this.#conf(name)
+    return this.#catalogue.conf(name)
   }
 
   /** Loads what was loaded when the broker last ran. Only a wrong configuration stops the start. */
   async loadRemembered(): Promise<void> {
-    for (const name of this.#remembered()) {
+    for (const name of this.#remembered.names()) {
       this.#checkLater(await this.#startNamed(name))
     }
   }
@@ -195,7 +170,7 @@ export class PluginHost {
         await this.#stop(name)
         throw new BrokerError('PLUGIN_FAILED', messageOf(cause), { cause })
       }
-      this.#remember([...new Set([...this.#remembered(), name])])
+      this.#remembered.add(name)
     })
   }
 
@@ -217,7 +192,7 @@ export class PluginHost {
     await this.#inTurn(async () => {
       if (!this.#active.has(name)) throw new BrokerError('NOT_FOUND', 'not_started')
       await this.#stop(name)
-      this.#remember(this.#remembered().filter(n => n !== name))
+      this.#remembered.remove(name)
     })
   }
 
@@ -229,7 +204,7 @@ export class PluginHost {
     const name = canonicalName(typed)
     await this.#inTurn(async () => {
       if (!this.#active.has(name)) throw new BrokerError('NOT_FOUND', 'not_started')
-      const active = await this.#exchanged(name, this.#read(await this.#find(name)))
+      const active = await this.#exchanged(name, this.#catalogue.read(await this.#catalogue.find(name)))
       try {
         await this.#check(active)
       } catch (cause) {
@@ -248,7 +223,7 @@ export class PluginHost {
    * In between, clients that it would judge must not pass for anonymous ones. A plugin that cannot start anew goes
    * on as it was; where it cannot do that either, nobody is let in unjudged until a restart.
    */
-  async #exchanged(name: string, next: Read): Promise<Active> {
+  async #exchanged(name: string, next: PluginConf): Promise<Active> {
     const was = this.#active.get(name)!
     const open = this.#hooks.refuseUnjudged()
     let isAway = false
@@ -274,7 +249,7 @@ export class PluginHost {
       ...named.map(
         ({ plugin }) =>
           () =>
-            this.#read(plugin)
+            this.#catalogue.read(plugin)
       )
     )
     return named
@@ -327,33 +302,29 @@ export class PluginHost {
   }
 
   async #startNamed(name: string): Promise<Active> {
-    const found = await this.#find(name)
-    return await this.#start(found, this.#read(found))
+    const found = await this.#catalogue.find(name)
+    return await this.#start(found, this.#catalogue.read(found))
   }
 
-  async #start(found: Plugin, { options, values }: Read): Promise<Active> {
+  async #start(found: Plugin, { options, values }: PluginConf): Promise<Active> {
     const { name } = found
     const log = this.#log.child(emqttdName(name))
+    const trouble = (why: string | undefined): void => {
+      active.trouble = why
+    }
+    const { context, release } = openContext({ name, options, log, trouble }, { ...this.#options, hooks: this.#hooks })
     const active: { -readonly [K in keyof Active]: Active[K] } = {
       plugin: found,
       options,
       values,
       running: undefined,
-      trouble: undefined
+      trouble: undefined,
+      release
     }
     try {
-      active.running = await found.start({
-        options,
-        hooks: this.#hooks.scope(name),
-        log,
-        path: this.#options.path,
-        space: this.#options.storage.of(name),
-        trouble: why => {
-          active.trouble = why
-        }
-      })
+      active.running = await found.start(context)
     } catch (cause) {
-      this.#hooks.release(name) // start may have failed half way
+      release() // start may have failed half way
       throw new BrokerError('PLUGIN_FAILED', messageOf(cause), { cause })
     }
     this.#active.set(name, active)
@@ -367,95 +338,11 @@ export class PluginHost {
   }
 
   async #stop(name: string): Promise<void> {
-    const { running } = this.#active.get(name)!
+    const { running, release } = this.#active.get(name)!
     this.#active.delete(name)
-    this.#hooks.release(name) // before stop(), so that no handler meets a closed pool
+    release() // before stop(), so that no handler meets a closed pool
     this.#options.changed()
     await running?.stop?.()
     this.#log.info('plugin unloaded', { plugin: emqttdName(name) })
   }
-
-  #conf(name: string): string {
-    return join(this.#options.etcDir, `${name}.conf`)
-  }
-
-  #read({ name, options, prefix, check }: Plugin): Read {
-    const { env } = this.#options
-    const values = new Map<string, Value>()
-    const take = (key: string, value: Value): void => void values.set(key, value)
-    const given = { prefix, env, take, ...(check === undefined ? {} : { check }) }
-    return { options: readConfig(this.#conf(name), options, given), values }
-  }
-
-  async #find(name: string): Promise<Plugin> {
-    if (!/^[a-z0-9][a-z0-9-]*$/.test(name)) throw new BrokerError('NOT_FOUND', 'not_found') // it becomes a path
-    const found = existsSync(this.#conf(name)) ? await this.#resolve(name) : undefined
-    if (found !== undefined) return found
-    throw new BrokerError('NOT_FOUND', `not_found (${this.#missing(name)})`)
-  }
-
-  #missing(name: string): string {
-    if (existsSync(this.#conf(name))) return `${this.#conf(name)} is there, but no code for it`
-    const meant = nearest(name, this.#names())
-    return meant === undefined ? `there is no ${this.#conf(name)}` : `did you mean ${emqttdName(meant)}?`
-  }
-
-  #names(): string[] {
-    const { etcDir } = this.#options
-    if (!existsSync(etcDir)) return []
-    return readdirSync(etcDir)
-      .filter(file => file.endsWith('.conf'))
-      .map(file => file.slice(0, -'.conf'.length))
-      .sort()
-  }
-
-  async #resolve(name: string): Promise<Plugin | undefined> {
-    return await (this.#options.resolve ?? (n => installed(n, this.#options.ownDir)))(name)
-  }
-
-  #remembered(): string[] {
-    const { loadedFile } = this.#options
-    if (!existsSync(loadedFile)) return []
-    // emqttd closes each line with a full stop
-    const lines = readFileSync(loadedFile, 'utf8').split('\n')
-    return [...new Set(lines.map(line => canonicalName(line.trim().replace(/\.$/, ''))).filter(line => line !== ''))]
-  }
-
-  #remember(names: string[]): void {
-    const { loadedFile } = this.#options
-    mkdirSync(dirname(loadedFile), { recursive: true })
-    writeFileSync(`${loadedFile}.new`, names.map(name => `${emqttdName(name)}.\n`).join(''))
-    renameSync(`${loadedFile}.new`, loadedFile)
-  }
-}
-
-/** Ours, the home's own, or an npm package that the home or the broker can see. */
-async function installed(name: string, ownDir: string): Promise<Plugin | undefined> {
-  const ours = new URL(`./${name}.js`, import.meta.url)
-  if (existsSync(ours)) return await load(ours.href)
-  for (const extension of ['js', 'mjs']) {
-    const own = join(ownDir, `${name}.${extension}`)
-    if (existsSync(own)) return await load(pathToFileURL(own).href)
-  }
-  for (const from of [join(ownDir, 'x.js'), import.meta.url]) {
-    try {
-      return await load(pathToFileURL(createRequire(from).resolve(`tsmqttd-plugin-${name}`)).href)
-    } catch (err) {
-      if ((err as NodeJS.ErrnoException).code !== 'MODULE_NOT_FOUND') throw err
-    }
-  }
-  return undefined
-}
-
-async function load(url: string): Promise<Plugin> {
-  let found: Plugin | undefined
-  try {
-    found = ((await import(url)) as { default?: Plugin }).default
-  } catch (cause) {
-    throw new BrokerError('PLUGIN_FAILED', `cannot load ${fileURLToPath(url)}: ${messageOf(cause)}`, { cause })
-  }
-  if (typeof found?.start !== 'function') {
-    throw new BrokerError('PLUGIN_FAILED', `${fileURLToPath(url)} has no plugin as its default export`)
-  }
-  return found
 }

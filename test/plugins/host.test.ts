@@ -4,7 +4,7 @@ import test, { type TestContext } from 'node:test'
 import { createLog } from '../../src/base/log/log.js'
 import { integer, type Plugin, plugin } from '../../src/plugin.js'
 import { type HookScope, Hooks } from '../../src/plugins/hooks.js'
-import { canonicalName, PluginHost } from '../../src/plugins/host.js'
+import { PluginHost } from '../../src/plugins/host.js'
 import { PluginStorage } from '../../src/store/plugin-storage.js'
 import { makeHome, startServer, until } from '../support/server.js'
 
@@ -160,11 +160,6 @@ test('PluginHost.reload() reads the file anew; a mistake in it leaves the plugin
     message: /demo\.conf:1:10: demo\.n: expected an integer from 0, got "two"/
   })
   assert.equal((await host.list())[0]?.active, true)
-})
-
-test('canonicalName() takes every spelling of emqttd', () => {
-  for (const typed of ['auth_pgsql', 'auth-pgsql', 'emq_auth_pgsql', 'emqx_auth_pgsql'])
-    assert.equal(canonicalName(typed), 'auth-pgsql')
 })
 
 test("a home's own plugin file is loaded, and its mistakes are named", async t => {

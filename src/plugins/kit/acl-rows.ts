@@ -6,18 +6,13 @@
  * everybody in row 1 and the exceptions below it. Each row means what the same
  * rule means in etc/acl.conf.
  */
-import { type Network, parseNetwork, within } from '../config/values.js'
-import { covers, isTopicFilter, overlaps, splitShared } from '../wire/topic.js'
-import { fill, misfitOf } from './acl-file.js'
+import { fill, misfitOf } from '../../access/acl-file.js'
+import { type Network, parseNetwork, within } from '../../config/values.js'
+import { covers, isTopicFilter, overlaps, splitShared } from '../../wire/topic.js'
+import type { VariableClient } from './variables.js'
 
 /** As the database gave it: text, a boolean or NULL in each column. */
-export type Row = readonly (string | number | boolean | null)[]
-
-export interface RowClient {
-  readonly clientId: string
-  readonly username: string | undefined
-  readonly peer: { readonly address: string }
-}
+export type AclRow = readonly (string | number | boolean | null)[]
 
 interface Rule {
   readonly allow: boolean
@@ -35,9 +30,9 @@ interface Rule {
  * @param topic of a publish, or the filter of a subscription without what shares it.
  * @param problem hears of each row that cannot be read, and is left out.
  */
-export function decide(
-  rows: readonly Row[],
-  client: RowClient,
+export function decideRows(
+  rows: readonly AclRow[],
+  client: VariableClient,
   action: 'publish' | 'subscribe',
   topic: string,
   problem: (what: string) => void
@@ -52,8 +47,8 @@ export function decide(
 
 /** Every row to the one that decides, and what keeps the others from it. */
 export function explainRows(
-  rows: readonly Row[],
-  client: RowClient,
+  rows: readonly AclRow[],
+  client: VariableClient,
   action: 'publish' | 'subscribe',
   topic: string
 ): { answer: 'allow' | 'deny' | 'ignore'; rules: { text: string; matched: boolean; why?: string }[] } {
@@ -72,7 +67,7 @@ export function explainRows(
 }
 
 /** The rule, or what is wrong with the row. */
-function readRow(row: Row): Rule | string {
+function readRow(row: AclRow): Rule | string {
   const [allow, ipaddr, username, clientId, access, topic] = row.map(column => (column === null ? '' : String(column)))
   const verdict = verdicts.get(allow!.toLowerCase())
   if (verdict === undefined) return 'expected 1 or 0 as allow'
@@ -116,12 +111,12 @@ const accesses = new Map([
   ['3', 'pubsub']
 ] as const) as ReadonlyMap<string, Rule['access']>
 
-const shown = (row: Row): string => `(${row.map(column => (column === null ? 'NULL' : String(column))).join(', ')})`
+const shown = (row: AclRow): string => `(${row.map(column => (column === null ? 'NULL' : String(column))).join(', ')})`
 
 /** Why a rule is not for this; undefined when it is. The query need not have asked for this client's rows only. */
 function misfit(
   { access, username, clientId, from, ...rule }: Rule,
-  client: RowClient,
+  client: VariableClient,
   action: 'publish' | 'subscribe',
   topic: string
 ): string | undefined {
@@ -135,7 +130,7 @@ function misfit(
 /** A subscription is allowed by a rule that covers all of it, and denied by one that overlaps with it. */
 function concerns(
   { filter, literal, allow }: Pick<Rule, 'filter' | 'literal' | 'allow'>,
-  client: RowClient,
+  client: VariableClient,
   topic: string
 ): boolean {
   if (literal) return topic === filter
