@@ -1,4 +1,6 @@
 /** Every command, in the order in which help shows them. */
+
+import { scram } from '../plugins/auth-scram/commands.js'
 import { acl } from './acl.js'
 import { admins } from './admins.js'
 import { alarms } from './alarms.js'
@@ -15,7 +17,6 @@ import { messages } from './messages.js'
 import { node } from './node.js'
 import { plugins } from './plugins.js'
 import { retainer } from './retainer.js'
-import { scram } from './scram.js'
 import { sessions } from './sessions.js'
 import { status } from './status.js'
 import { store } from './store.js'

@@ -95,11 +95,11 @@ export class Catalogue {
   }
 
   /** Reads a plugin's file; throws a ConfigError with every problem. */
-  read({ name, options, prefix, check }: Plugin): PluginConf {
+  read({ name, options, prefix, validate }: Plugin): PluginConf {
     const { env } = this.#options
     const values = new Map<string, Value>()
     const take = (key: string, value: Value): void => void values.set(key, value)
-    const given = { prefix, env, take, ...(check === undefined ? {} : { check }) }
+    const given = { prefix, env, take, ...(validate === undefined ? {} : { check: validate }) }
     return { options: readConfig(this.conf(name), options, given), values }
   }
 

@@ -29,7 +29,7 @@ export interface Running {
    * could not do its work. Asked once when the operator loads the plugin; at boot
    * a failure is only logged, and the plugin stays, refusing what it cannot judge.
    */
-  check?(): Promise<void>
+  probe?(): Promise<void>
   /** For commands of broker-ctl that are this plugin's: plain data in and out, by name. */
   readonly actions?: Readonly<Record<string, (args: any) => unknown>>
   /** Undoes start(); called after the plugin's hooks are gone. */
@@ -44,8 +44,8 @@ export interface Plugin<S extends Schema = Schema> {
   readonly prefix: string
   readonly options: S
   /** Reports what no single key shows, at the key it belongs to. */
-  check?(options: Options<S>, report: (key: string, message: string) => void): void
-  /** Registers the plugin's hooks; must not wait for a backend, which `Running.check` does. */
+  validate?(options: Options<S>, report: (key: string, message: string) => void): void
+  /** Registers the plugin's hooks; must not wait for a backend, which `Running.probe` does. */
   start(context: PluginContext<S>): Running | undefined | Promise<Running | undefined>
 }
 

@@ -126,7 +126,7 @@ export class PluginHost {
             timer = setTimeout(() => reject(new BrokerError('PLUGIN_FAILED', why)), patienceMs)
           })
           try {
-            await Promise.race([this.#check(active), late])
+            await Promise.race([this.#probe(active), late])
           } finally {
             clearTimeout(timer)
             void this.#stop(name).catch(() => {}) // it may wait for the backend that does not answer
@@ -152,7 +152,7 @@ export class PluginHost {
   }
 
   #checkLater(active: Active): void {
-    void this.#check(active).catch((err: unknown) => {
+    void this.#probe(active).catch((err: unknown) => {
       active.trouble ??= messageOf(err)
       this.#log.error('plugin loaded, but cannot work yet', { plugin: emqttdName(active.plugin.name), err })
     })
@@ -165,7 +165,7 @@ export class PluginHost {
       if (this.#active.has(name)) throw new BrokerError('CONFLICT', 'already_started')
       const active = await this.#startNamed(name)
       try {
-        await this.#check(active)
+        await this.#probe(active)
       } catch (cause) {
         await this.#stop(name)
         throw new BrokerError('PLUGIN_FAILED', messageOf(cause), { cause })
@@ -178,7 +178,7 @@ export class PluginHost {
   async adopt<S extends Schema>(brought: Plugin<S>, given?: Given<S>): Promise<void> {
     await this.#inTurn(async () => {
       if (this.#active.has(brought.name)) throw new BrokerError('CONFLICT', `plugin ${brought.name} is loaded already`)
-      await this.#check(
+      await this.#probe(
         await this.#start(brought as unknown as Plugin, {
           options: optionsFrom(brought.options, given),
           values: undefined
@@ -206,7 +206,7 @@ export class PluginHost {
       if (!this.#active.has(name)) throw new BrokerError('NOT_FOUND', 'not_started')
       const active = await this.#exchanged(name, this.#catalogue.read(await this.#catalogue.find(name)))
       try {
-        await this.#check(active)
+        await this.#probe(active)
       } catch (cause) {
         // It stays loaded: without it, those whom it would refuse could come in.
         active.trouble ??= messageOf(cause)
@@ -266,7 +266,7 @@ export class PluginHost {
         try {
           const active = await this.#exchanged(change.name, change.next)
           done.push(change)
-          await this.#check(active)
+          await this.#probe(active)
         } catch (cause) {
           for (const { name, was } of done.reverse()) this.#checkLater(await this.#exchanged(name, was))
           throw new BrokerError('PLUGIN_FAILED', `${emqttdName(change.name)}: ${messageOf(cause)}`, { cause })
@@ -333,8 +333,8 @@ export class PluginHost {
     return active
   }
 
-  async #check({ running }: Active): Promise<void> {
-    await running?.check?.()
+  async #probe({ running }: Active): Promise<void> {
+    await running?.probe?.()
   }
 
   async #stop(name: string): Promise<void> {

@@ -8,11 +8,11 @@ import { after, type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { TLSSocket } from 'node:tls'
 import bcrypt from 'bcrypt'
+import type { ClientInfo } from '../../src/base/client-info.js'
 import type { Log } from '../../src/base/log/log.js'
 import { parseConfig } from '../../src/config/schema.js'
 import { ensureCertificates } from '../../src/net/certificates.js'
 import plugin from '../../src/plugins/auth-pgsql/plugin.js'
-import type { ClientInfo } from '../../src/base/client-info.js'
 import { Hooks } from '../../src/plugins/hooks.js'
 import { PluginStorage } from '../../src/store/plugin-storage.js'
 import { clientOf, sampleVerdicts } from '../support/acl-rows.js'
@@ -22,7 +22,7 @@ import { startPostgres } from '../support/postgres.js'
 
 const conf = readFileSync(new URL('../../../etc/plugins/auth-pgsql.conf', import.meta.url), 'utf8')
 const parse = (text: string) =>
-  parseConfig(text, plugin.options, { file: 'auth-pgsql.conf', prefix: plugin.prefix, check: plugin.check! })
+  parseConfig(text, plugin.options, { file: 'auth-pgsql.conf', prefix: plugin.prefix, check: plugin.validate! })
 
 test('etc/plugins/auth-pgsql.conf has what the tutorial needs in force, and no ACL', () => {
   const { authQuery, superQuery, aclQuery, ...rest } = parse(conf)
@@ -136,7 +136,7 @@ async function load(t: TestContext, changes: Record<string, string | undefined> 
   t.after(() => running!.stop!())
   return {
     hooks,
-    check: () => running!.check!(),
+    check: () => running!.probe!(),
     stop: () => running!.stop!(),
     trouble: () => trouble,
     /** All but debug. */

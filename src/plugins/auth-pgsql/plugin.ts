@@ -27,7 +27,7 @@ export default plugin({
   prefix: 'auth.pgsql',
   options: schema,
 
-  check({ ssl, sslOpts, connectTimeout, queryTimeout }, report) {
+  validate({ ssl, sslOpts, connectTimeout, queryTimeout }, report) {
     const { keyfile, certfile, cacertfile } = sslOpts
     for (const [name, file] of Object.entries({ keyfile, certfile, cacertfile })) {
       if (file !== undefined && !ssl)
@@ -52,7 +52,7 @@ export default plugin({
       hooks.on('client.authenticate', handler, { explain: authenticate })
     }
     if (options.aclQuery !== undefined) hooks.on('client.authorize', authorize, { explain: explainAcl })
-    return { check: () => database.check(), stop: () => database.stop() }
+    return { probe: () => database.check(), stop: () => database.stop() }
 
     async function authenticate(...[client, password]: Login): Promise<Explained<Answered>> {
       const { username } = client

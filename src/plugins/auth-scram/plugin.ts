@@ -44,7 +44,7 @@ export default plugin({
       trouble(err.message)
     }
     hooks.authenticator(method, converse)
-    return { check: async () => readable(), actions: { list: users, add, remove } }
+    return { probe: async () => readable(), actions: { list: users, add, remove } }
 
     function converse(): AuthExchange {
       const exchange = new ScramExchange({ find: name => file.users.get(name), iterations })

@@ -1,6 +1,7 @@
-import { BrokerError } from '../base/errors.js'
-import type { ScramUser } from '../plugins/auth-scram/users.js'
-import { command, visible } from './command.js'
+/** The words of broker-ctl that auth_scram brings: broker-ctl loads them, so nothing else of the plugin is loaded here. */
+import { BrokerError } from '../../base/errors.js'
+import { command, visible } from '../../commands/command.js'
+import type { ScramUser } from './users.js'
 
 const plugin = 'auth_scram'
 
