@@ -51,7 +51,7 @@ const owner: Record<string, string> = {
   pm2: 'cli/pm2/',
   commander: 'cli/',
   chalk: 'cli/',
-  ws: 'net/listener',
+  ws: 'net/websocket',
   '@peculiar/x509': 'net/certificates',
   'reflect-metadata': 'net/certificates',
   pino: 'base/log/log',

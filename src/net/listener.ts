@@ -1,36 +1,35 @@
 /**
- * A network boundPort: it accepts sockets, sees to all that comes before MQTT (access
- * rules, PROXY protocol, TLS, WebSocket) and hands each on to `establish`, which
- * knows nothing of all that.
+ * A listener: it accepts sockets, sees to all that comes before MQTT (access rules,
+ * PROXY protocol, TLS, WebSocket) and hands each on to `establish`, which knows
+ * nothing of all that.
  *
  * Every transport begins with one net.Server, since a PROXY header and the access
  * rules come before the TLS handshake; tls.Server and http.Server never listen
  * themselves but are given sockets.
  */
-import { constants, type X509Certificate } from 'node:crypto'
-import { readFileSync } from 'node:fs'
-import http from 'node:http'
+import type http from 'node:http'
 import type net from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import tls from 'node:tls'
+import type tls from 'node:tls'
 import { isDeepStrictEqual } from 'node:util'
-import { createWebSocketStream, type WebSocket, WebSocketServer } from 'ws'
 import type { EndReason, Peer } from '../base/client-info.js'
-import { BrokerError, messageOf } from '../base/errors.js'
+import { messageOf } from '../base/errors.js'
 import type { Log } from '../base/log/log.js'
 import type { ListenerOptions, TlsOptions, WebSocketOptions } from '../config/broker-keys.js'
-import { showAddress, within } from '../config/values.js'
+import { showAddress } from '../config/values.js'
+import { type Arrival, Arrivals } from './arrivals.js'
 import { BoundPort } from './bound-port.js'
-import { certificateDaysLeft, watchFiles } from './certificates.js'
 import type { Connection, Origin } from './connection.js'
 import type { ListenerInfo, ManagedListener } from './listener-info.js'
-import { accessOf, addressIn, isLoopback, unmapIPv4 } from './peer.js'
+import { accessOf, isLoopback, unmapIPv4 } from './peer.js'
 import { readProxyHeader } from './proxy-protocol.js'
+import { CertificateFiles, createTlsServer } from './tls.js'
+import { createWebSocketServer, type WebSocketLimits } from './websocket.js'
 
 export type Establish = (transport: Duplex, origin: Origin) => Connection
 
-export interface ListenerContext {
+export interface ListenerContext extends WebSocketLimits {
   readonly establish: Establish
   /** Whether nobody is to come in from an address. */
   readonly banned?: (address: string) => boolean
@@ -39,24 +38,10 @@ export interface ListenerContext {
   /** Resolves a path of the configuration against the broker's home. */
   readonly path: (relative: string) => string
   readonly log: Log
-  /** mqtt.websocket_protocol_header: whether a WebSocket must name an MQTT sub-protocol. */
-  readonly needsSubprotocol: boolean
-  readonly maxPacketSize: number
   /** Milliseconds until a peer must have asked for its WebSocket. */
   readonly upgradeTimeout?: number
 }
 
-/** What is known of a socket before MQTT speaks. */
-interface Arrival {
-  /** As accepted, whatever TLS and WebSocket make of it. */
-  readonly socket: net.Socket
-  readonly peer: Peer
-  /** False where a proxy does not say for whom it connects: its address is not the client's. */
-  readonly isKnown: boolean
-  readonly certificateName: string | undefined
-}
-
-const nothing = (): void => {}
 /** Other options of a listener, ready to be put in force. */
 export interface PreparedListener {
   /** To be opened first, where the port must be. */
@@ -67,15 +52,10 @@ export interface PreparedListener {
   abandon(): void
 }
 
-/** What serves handshakes, and is watched. */
-interface Certificates {
-  context: tls.SecureContextOptions
-  readonly unwatch: () => void
-}
-
 /** How long a peer may take to close its side when the broker stops. */
 const closingMs = 500
 
+const nothing = (): void => {}
 const quiet: ReadonlySet<EndReason> = new Set(['normal', 'closed', 'shutdown'])
 
 export class Listener implements ManagedListener {
@@ -87,12 +67,9 @@ export class Listener implements ManagedListener {
   #tls: tls.Server | undefined
   #http: http.Server | undefined
   readonly #sockets = new Set<net.Socket>()
-  /** By the socket's ends, which the TLS socket made of it has as well. */
-  readonly #arrivals = new Map<string, Arrival>()
+  readonly #arrivals = new Arrivals()
   readonly #shutdowns = new Map<EndReason, number>()
-  /** The timers of those who have not come to MQTT yet. */
-  readonly #patience = new WeakMap<net.Socket, NodeJS.Timeout>()
-  #certificates: Certificates | undefined
+  #certificates: CertificateFiles | undefined
   #crowded = false
 
   constructor(options: ListenerOptions, context: ListenerContext) {
@@ -111,7 +88,7 @@ export class Listener implements ManagedListener {
     try {
       await boundPort.open()
     } catch (err) {
-      certificates?.unwatch()
+      certificates?.close()
       throw err
     }
     this.#useCertificates(certificates)
@@ -151,11 +128,11 @@ export class Listener implements ManagedListener {
       boundPort,
       renews: hasNewCertificates && !hasNewOptions && !opens,
       abandon: () => {
-        certificates?.unwatch()
+        certificates?.close()
         boundPort?.close()
       },
       apply: () => {
-        if (isSame) return certificates?.unwatch()
+        if (isSame) return certificates?.close()
         this.#options = options
         this.#allowed = accessOf(options.access.values())
         this.#http = options.webSocket === undefined ? undefined : this.#webSocketServer(options.webSocket)
@@ -163,7 +140,7 @@ export class Listener implements ManagedListener {
         this.#tls = options.tls === undefined ? undefined : this.#tlsServer(options.tls)
         const { listening } = this
         this.#useCertificates(certificates)
-        if (boundPort === undefined) return listening ? undefined : this.#unwatch()
+        if (boundPort === undefined) return listening ? undefined : this.#certificates?.close()
         this.#boundPort?.close()
         this.#use(boundPort)
       }
@@ -205,7 +182,7 @@ export class Listener implements ManagedListener {
 
   /** Accepts nobody any more; those who are in stay. */
   stopAccepting(): void {
-    this.#unwatch()
+    this.#certificates?.close()
     this.#boundPort?.close()
   }
 
@@ -231,11 +208,8 @@ export class Listener implements ManagedListener {
       return
     }
     this.#sockets.add(socket)
-    const isPlain = this.#tls === undefined && this.#http === undefined
-    const ends = isPlain ? '' : endsOf(socket)
     socket.on('close', () => {
       this.#sockets.delete(socket)
-      if (!isPlain) this.#arrivals.delete(ends)
       if (this.#sockets.size < maxClients * 0.9) this.#crowded = false
     })
     const peer = { address: unmapIPv4(socket.remoteAddress ?? ''), port: socket.remotePort ?? 0 }
@@ -253,7 +227,7 @@ export class Listener implements ManagedListener {
     const { socket, peer } = arrival
     if (!this.#allowed(peer.address)) return this.#turnAway(socket, peer, 'denied by an access rule')
     if (this.#context.banned?.(peer.address)) return this.#turnAway(socket, peer, 'banned')
-    if (this.#tls !== undefined || this.#http !== undefined) this.#arrivals.set(endsOf(socket), arrival)
+    if (this.#tls !== undefined || this.#http !== undefined) this.#arrivals.add(arrival)
     if (this.#tls !== undefined) {
       this.#expect(arrival, 'TLS handshake', this.#options.tls!.handshakeTimeout)
       this.#tls.emit('connection', socket)
@@ -264,15 +238,10 @@ export class Listener implements ManagedListener {
     }
   }
 
-  /**
-   * Ends a connection that does not get further in time. Node's own limits would not: that of TLS starts anew
-   * with every byte, and http.Server keeps its only while it listens itself.
-   */
-  #expect({ socket, peer }: Arrival, what: string, withinMs: number): void {
-    clearTimeout(this.#patience.get(socket))
-    const late = setTimeout(() => this.#turnAway(socket, peer, `no ${what} within ${withinMs} ms`), withinMs)
-    if (!this.#patience.has(socket)) socket.once('close', () => clearTimeout(this.#patience.get(socket)))
-    this.#patience.set(socket, late)
+  /** Ends a connection that does not get further in time. */
+  #expect(arrival: Arrival, what: string, withinMs: number): void {
+    const { socket, peer } = arrival
+    this.#arrivals.expect(arrival, withinMs, () => this.#turnAway(socket, peer, `no ${what} within ${withinMs} ms`))
   }
 
   #turnAway(socket: net.Socket, peer: Peer, why: string): void {
@@ -282,8 +251,9 @@ export class Listener implements ManagedListener {
   }
 
   /** @param ownOrigin false for a web page of another site in a browser, which is not "this host" whatever its address. */
-  #hand(transport: Duplex, { socket, peer, isKnown, certificateName }: Arrival, ownOrigin: boolean): Connection {
-    clearTimeout(this.#patience.get(socket))
+  #hand(transport: Duplex, arrival: Arrival, ownOrigin: boolean): Connection {
+    this.#arrivals.done(arrival)
+    const { peer, isKnown, certificateName } = arrival
     const { mountpoint, sendTimeout, sendTimeoutClose, rateLimit, peerCertAsUsername } = this.#options
     return this.#context.establish(transport, {
       peer,
@@ -305,120 +275,39 @@ export class Listener implements ManagedListener {
   // ── TLS ────────────────────────────────────────────────────────────────────
 
   #tlsServer(options: TlsOptions): tls.Server {
-    const server = tls.createServer({
-      handshakeTimeout: options.handshakeTimeout,
-      requestCert: options.verify === 'verify_peer',
-      rejectUnauthorized: options.failIfNoPeerCert
-    })
-    server.on('secureConnection', socket => {
-      const arrival = this.#arrivals.get(endsOf(socket))
-      if (arrival === undefined) return void socket.destroy()
-      const certificate = options.verify === 'verify_peer' ? socket.getPeerX509Certificate() : undefined
-      if (certificate !== undefined && !socket.authorized) {
-        this.#turnAway(socket, arrival.peer, `client certificate: ${String(socket.authorizationError)}`)
-        return
-      }
-      const { peerCertAsUsername: part } = this.#options
-      const name = certificate === undefined || part === undefined ? undefined : nameOf(certificate, part)
-      if (certificate !== undefined && part !== undefined && name === undefined) {
-        // Taking the name that CONNECT claims instead would let this certificate stand for anybody.
-        this.#turnAway(socket, arrival.peer, `client certificate: it has no ${part.toUpperCase()}`)
-        return
-      }
-      const secure = { ...arrival, certificateName: name ?? arrival.certificateName }
-      if (this.#http === undefined) return void this.#hand(socket, secure, true)
-      this.#arrivals.set(endsOf(socket), secure)
-      this.#speakHttp(socket, secure)
-    })
-    server.on('tlsClientError', (err, socket) => {
-      const plain =
-        (err as NodeJS.ErrnoException).code === 'ERR_SSL_HTTP_REQUEST' || /wrong version number/.test(err.message)
-      const peer = this.#arrivals.get(endsOf(socket))?.peer
-      const why = plain ? 'the peer does not speak TLS' : err.message
-      this.#context.log.info('TLS handshake failed', { listener: this.name, peer: peer?.address, why })
-      if (peer !== undefined) this.#context.turnedAway?.(this.name, peer, `TLS handshake failed: ${why}`)
-    })
-    return server
-  }
-
-  #secureContext(options: TlsOptions): tls.SecureContextOptions {
-    const { path } = this.#context
-    const read = (file: string, setting: string): Buffer => {
-      try {
-        return readFileSync(path(file))
-      } catch (cause) {
-        const why = (cause as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file' : messageOf(cause)
-        throw new BrokerError('CONFIG_INVALID', `${this.#setting(setting)}: cannot read ${path(file)}: ${why}`, {
-          cause
-        })
-      }
-    }
-    const versions = options.tlsVersions.map(v => tlsNames[v]).sort()
-    const context: tls.SecureContextOptions = {
-      cert: read(options.certfile, 'certfile'),
-      key: read(options.keyfile, 'keyfile'),
-      minVersion: versions[0]!,
-      maxVersion: versions.at(-1)!,
-      secureOptions: options.reuseSessions ? 0 : constants.SSL_OP_NO_TICKET,
-      honorCipherOrder: options.honorCipherOrder,
-      ...(options.cacertfile === undefined ? {} : { ca: read(options.cacertfile, 'cacertfile') }),
-      ...(options.dhfile === undefined ? {} : { dhparam: read(options.dhfile, 'dhfile') }),
-      ...(options.ciphers === undefined ? {} : { ciphers: options.ciphers })
-    }
-    try {
-      tls.createSecureContext(context)
-    } catch (cause) {
-      const files = `${path(options.certfile)}, ${path(options.keyfile)}`
-      const why = /key values mismatch/.test(messageOf(cause))
-        ? 'the key does not belong to the certificate'
-        : messageOf(cause)
-      throw new BrokerError('CONFIG_INVALID', `${this.#setting('certfile')}: ${why} (${files})`, { cause })
-    }
-    return context
-  }
-
-  #setting(name: string): string {
-    return `listener.${this.name.replace(':', '.')}.${name}`
-  }
-
-  /** New files serve the next handshakes; who is connected stays. Bad ones change nothing. */
-  #readCertificates({ tls: options }: ListenerOptions): Certificates | undefined {
-    if (options === undefined) return undefined
-    const { log, path } = this.#context
-    const files = [options.certfile, options.keyfile, options.cacertfile].filter(f => f !== undefined).map(path)
-    const unwatch = watchFiles(files, () => {
-      if (this.#certificates !== certificates) return
-      try {
-        certificates.context = this.#secureContext(options)
-        this.#tls!.setSecureContext(certificates.context)
-        log.info('certificates read again', { listener: this.name })
-      } catch (err) {
-        log.error('certificates changed and are not usable; those in force stay', { listener: this.name, err })
+    return createTlsServer(options, {
+      userNamePart: () => this.#options.peerCertAsUsername,
+      secured: (socket, certificateName) => {
+        const arrival = this.#arrivals.of(socket)
+        if (arrival === undefined) return void socket.destroy()
+        const secure = { ...arrival, certificateName: certificateName ?? arrival.certificateName }
+        if (this.#http === undefined) return void this.#hand(socket, secure, true)
+        this.#arrivals.update(socket, secure)
+        this.#speakHttp(socket, secure)
+      },
+      refused: (socket, why) => {
+        const arrival = this.#arrivals.of(socket)
+        if (arrival === undefined) socket.destroy()
+        else this.#turnAway(socket, arrival.peer, why)
+      },
+      failed: (socket, why) => {
+        const peer = this.#arrivals.of(socket)?.peer
+        this.#context.log.info('TLS handshake failed', { listener: this.name, peer: peer?.address, why })
+        if (peer !== undefined) this.#context.turnedAway?.(this.name, peer, `TLS handshake failed: ${why}`)
       }
     })
-    let certificates: Certificates
-    try {
-      certificates = { context: this.#secureContext(options), unwatch }
-    } catch (err) {
-      unwatch()
-      throw err
-    }
-    return certificates
   }
 
-  #useCertificates(certificates: Certificates | undefined): void {
-    this.#unwatch()
+  #readCertificates({ tls }: ListenerOptions): CertificateFiles | undefined {
+    return tls === undefined
+      ? undefined
+      : new CertificateFiles(tls, { name: this.name, path: this.#context.path, log: this.#context.log })
+  }
+
+  #useCertificates(certificates: CertificateFiles | undefined): void {
+    this.#certificates?.close()
     this.#certificates = certificates
-    if (certificates === undefined) return
-    const { context } = certificates
-    this.#tls!.setSecureContext(context)
-    const days = certificateDaysLeft(context.cert as Buffer)
-    const file = this.#options.tls!.certfile
-    if (days < 30) this.#context.log.warning('certificate expires soon', { listener: this.name, file, days })
-  }
-
-  #unwatch(): void {
-    this.#certificates?.unwatch()
+    certificates?.serve(this.#tls!)
   }
 
   // ── WebSocket ──────────────────────────────────────────────────────────────
@@ -429,45 +318,12 @@ export class Listener implements ManagedListener {
   }
 
   #webSocketServer(options: WebSocketOptions): http.Server {
-    const { needsSubprotocol, maxPacketSize, log } = this.#context
-    const sockets = new WebSocketServer({
-      noServer: true,
-      perMessageDeflate: false,
-      maxPayload: maxPacketSize + 64 * 1024, // a message may hold many packets, but not end in the middle of memory
-      handleProtocols: offered => ['mqtt', 'mqttv3.1'].find(p => offered.has(p)) ?? false
+    return createWebSocketServer(options, this.#context, {
+      arrivalOf: socket => this.#arrivals.of(socket),
+      isAllowed: address => this.#allowed(address),
+      establish: (stream, arrival, isOwnOrigin) => this.#hand(stream, arrival, isOwnOrigin),
+      failed: err => this.#context.log.debug('bad HTTP request', { listener: this.name, err })
     })
-    const server = http.createServer((_request, response) => {
-      response.writeHead(426, { connection: 'close', 'content-type': 'text/plain' })
-      response.end(`This is an MQTT listener: connect with a WebSocket to ${options.path}\n`)
-    })
-    server.on('upgrade', (request, socket, head) => {
-      const [path] = (request.url ?? '/').split('?')
-      const offered = (request.headers['sec-websocket-protocol'] ?? '').split(',').map(p => p.trim())
-      const arrival = this.#arrivals.get(endsOf(socket as net.Socket))
-      socket.on('error', () => {}) // http.Server does not listen for it any more
-      if (arrival === undefined) return socket.destroy()
-      if (path !== options.path) return refuse(socket, '404 Not Found', `no MQTT at ${path}; it is at ${options.path}`)
-      if (needsSubprotocol && !offered.includes('mqtt') && !offered.includes('mqttv3.1')) {
-        return refuse(socket, '400 Bad Request', 'Sec-WebSocket-Protocol must be mqtt or mqttv3.1')
-      }
-      const peer = announcedPeer(request, arrival.peer, options)
-      if (!this.#allowed(peer.address)) return refuse(socket, '403 Forbidden', 'denied by an access rule')
-      sockets.handleUpgrade(request, socket, head, ws => {
-        ws.on('error', () => {}) // the stream hears the first, and there may be more
-        // Before the stream hears of the frame, which takes text for bytes.
-        ws.on('message', (_data, isBinary) => {
-          if (isBinary) return
-          ws.close(1003, 'binary frames only') // [MQTT-6.0.0-1]
-          connection.fault('a WebSocket text frame')
-        })
-        const connection = this.#hand(streamOf(ws), { ...arrival, peer }, hasOwnOrigin(request))
-      })
-    })
-    server.on('clientError', (err, socket) => {
-      log.debug('bad HTTP request', { listener: this.name, err })
-      socket.destroy()
-    })
-    return server
   }
 }
 
@@ -477,60 +333,3 @@ const isSamePort = (a: ListenerOptions, b: ListenerOptions): boolean =>
   a.backlog === b.backlog &&
   a.nodelay === b.nodelay &&
   a.proxyProtocol === b.proxyProtocol
-
-const tlsNames = { tlsv1: 'TLSv1', 'tlsv1.1': 'TLSv1.1', 'tlsv1.2': 'TLSv1.2', 'tlsv1.3': 'TLSv1.3' } as const
-
-const endsOf = ({ remoteAddress, remotePort, localAddress, localPort }: net.Socket): string =>
-  `${remoteAddress}|${remotePort}|${localAddress}|${localPort}`
-
-/** `CN` alone, or the whole subject as `C=DE,O=Home,CN=lamp`. */
-function nameOf(certificate: X509Certificate, part: 'cn' | 'dn'): string | undefined {
-  if (part === 'dn') return certificate.subject?.split('\n').join(',')
-  // Not from `subject`, which escapes, and joins what stands in one RDN. Of several the first counts.
-  const { CN } = certificate.toLegacyObject().subject as { CN?: string | string[] }
-  return typeof CN === 'object' ? CN[0] : CN
-}
-
-/**
- * The client behind trusted proxies: each adds at the end whom it heard, so the last address that is not
- * itself a trusted proxy counts, and all before it is hearsay. So is what stands before something that is no
- * address. From anyone else the header counts for nothing.
- */
-function announcedPeer(request: http.IncomingMessage, peer: Peer, options: WebSocketOptions): Peer {
-  const { proxyAddressHeader, proxyPortHeader, trustedProxies } = options
-  if (proxyAddressHeader === undefined) return peer
-  const trusted = within(trustedProxies)
-  const hops = String(request.headers[proxyAddressHeader.toLowerCase()] ?? '').split(',')
-  let { address } = peer
-  while (trusted(address)) {
-    const before = addressIn(hops.pop()?.trim() ?? '')
-    if (before === undefined) break
-    address = before
-  }
-  if (address === peer.address) return peer
-  const port = proxyPortHeader === undefined ? 0 : Number(request.headers[proxyPortHeader.toLowerCase()])
-  return { address, port: Number.isInteger(port) && port >= 0 && port < 65536 ? port : 0 }
-}
-
-/**
- * Whether the request comes from a program, or from a page that this host serves. A page of any site can
- * open a WebSocket to 127.0.0.1, and must not be taken for this host's own user. That its origin is the host
- * it asks for says nothing: a site's name can be made to resolve to 127.0.0.1 once its page is there.
- */
-function hasOwnOrigin({ headers: { origin } }: http.IncomingMessage): boolean {
-  if (origin === undefined) return true
-  try {
-    const { hostname } = new URL(origin)
-    return hostname === 'localhost' || isLoopback(hostname.replace(/^\[(.*)\]$/, '$1'))
-  } catch {
-    return false // `null`, of a sandboxed page or a file
-  }
-}
-
-function streamOf(ws: WebSocket): Duplex {
-  return createWebSocketStream(ws, { decodeStrings: true })
-}
-
-function refuse(socket: Duplex, status: string, why: string): void {
-  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n${why}\n`)
-}
