@@ -2,13 +2,13 @@
 import { accessSync, constants, existsSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { messageOf } from '../../errors.js'
-import { bytes, type Check, type Finding, type Scene, sizeOf } from './finding.js'
+import { type Begun, bytes, type Check, type Finding, type Scene, sizeOf } from './finding.js'
 import { store } from './store.js'
 
 const little = 100 * 1024 ** 2
 const enough = 1024 ** 3
 
-export const disk: Check = async scene => {
+export const disk: Check = scene => {
   const { home, settings } = scene
   const log = settings?.options.log
   const logDir = dirname(home.path(log?.console.file ?? 'log/broker.log'))
@@ -20,15 +20,19 @@ export const disk: Check = async scene => {
       ? undefined
       : home.path(kept.dir)
   return [
-    await room(home.data, 'the store, and what is remembered over a restart, cannot be written', 0, scene),
-    await room(logDir, 'a log that cannot be written tells nothing', Math.max(0, logsMax - sizeOf(logDir)), scene),
-    ...(elsewhere === undefined ? [] : [await room(elsewhere, 'the store cannot be written', 0, scene)]),
-    ...(await store(scene))
+    room(home.data, 'the store, and what is remembered over a restart, cannot be written', 0, scene),
+    room(logDir, 'a log that cannot be written tells nothing', Math.max(0, logsMax - sizeOf(logDir)), scene),
+    ...(elsewhere === undefined ? [] : [room(elsewhere, 'the store cannot be written', 0, scene)]),
+    ...store(scene)
   ]
 }
 
-async function room(dir: string, why: string, growth: number, { host, near }: Scene): Promise<Finding> {
-  const check = `${near(dir)}/`
+function room(dir: string, why: string, growth: number, scene: Scene): Begun {
+  const check = `${scene.near(dir)}/`
+  return { check, why, findings: free(check, dir, why, growth, scene) }
+}
+
+async function free(check: string, dir: string, why: string, growth: number, { host }: Scene): Promise<Finding> {
   let at = dir
   while (!existsSync(at)) at = dirname(at)
   try {

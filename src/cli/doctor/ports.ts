@@ -4,35 +4,39 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { apisOf, type ListenerOptions, listenersOf } from '../../config/broker-options.js'
 import { showAddress } from '../../config/values.js'
 import { whoListens } from '../../net/port-holder.js'
-import { type Check, type Finding, needsConfig, type Scene } from './finding.js'
+import { type Begun, type Check, type Finding, needsConfig, type Scene } from './finding.js'
 
-/** Where many processes run, looking through their files takes longer than anybody waits for. */
-const holderMs = 1200
-
-export const ports: Check = async scene => {
+export const ports: Check = scene => {
   if (scene.settings === undefined) return [needsConfig('ports')]
   const { options } = scene.settings
-  return await Promise.all([
-    ...listenersOf(options).map(l => port(l, scene)),
-    ...apisOf(options).map(async l => milder(await port({ ...l, transport: 'api' }, scene)))
-  ])
+  return [
+    ...listenersOf(options).map(l => ({ ...door(l), findings: port(l, scene) })),
+    ...apisOf(options).map(l => {
+      const api = { ...l, transport: 'api' }
+      return { ...door(api), why: whyApi, findings: port(api, scene).then(milder) }
+    })
+  ]
 }
+
+const whyPort = 'a listener that cannot open its port stops the start of the broker'
+const whyApi = 'without its port the broker runs without its management API'
+const door = ({ transport, name }: Door): Omit<Begun, 'findings'> => ({ check: `${transport}:${name}`, why: whyPort })
 
 /** The management API's port keeps nothing from starting. */
 const milder = (finding: Finding): Finding => ({
   ...finding,
   verdict: finding.verdict === 'error' ? 'warning' : finding.verdict,
-  why: 'without its port the broker runs without its management API'
+  why: whyApi
 })
 
 interface Door extends Pick<ListenerOptions, 'name' | 'bind'> {
   readonly transport: string
 }
 
-async function port({ transport, name, bind }: Door, { broker, host }: Scene): Promise<Finding> {
+async function port({ transport, name, bind }: Door, { broker, host, patienceMs }: Scene): Promise<Finding> {
   const check = `${transport}:${name}`
   const where = showAddress(bind)
-  const why = 'a listener that cannot open its port stops the start of the broker'
+  const why = whyPort
   if (broker.is === 'answering' && broker.pong.phase === 'running') {
     const open = broker.pong.listeners.find(l => l.name === check)
     // Port 0 is whichever was free.
@@ -64,7 +68,9 @@ async function port({ transport, name, bind }: Door, { broker, host }: Scene): P
   const key = `listener.${transport}.${name}`
   switch (failure) {
     case 'EADDRINUSE': {
-      const holder = await Promise.race([whoListens(bind.port), sleep(holderMs, undefined, { ref: false })])
+      // Where many processes run, looking through their files takes longer than anybody waits for.
+      const enough = sleep(patienceMs * 0.8, undefined, { ref: false })
+      const holder = await Promise.race([whoListens(bind.port), enough])
       const pid = /\(pid (\d+)\)/.exec(holder ?? '')?.[1]
       return {
         check,

@@ -3,11 +3,11 @@ import { existsSync, readdirSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { lastBackup } from '../../store/care.js'
 import { dataFile, restoredFile } from '../../store/open.js'
-import { bytes, type Finding, needsConfig, type Scene, sizeOf } from './finding.js'
+import { type Begun, bytes, type Finding, needsConfig, type Scene, sizeOf } from './finding.js'
 
 const why = 'sessions, queues and retained messages that outlive a restart'
 
-export async function store(scene: Scene): Promise<Finding[]> {
+export function store(scene: Scene): (Finding | Begun)[] {
   const { home, settings, near } = scene
   if (settings === undefined) return [needsConfig('store')]
   const { type, dir, sync, syncInterval } = settings.options.store
@@ -19,7 +19,7 @@ export async function store(scene: Scene): Promise<Finding[]> {
   const check = near(dataFile(directory))
   const lost = `${syncInterval / 1000} s`
   return [
-    await file(check, directory, scene),
+    { check, why, findings: file(check, directory, scene) },
     synced(sync, lost),
     ...aside(directory, scene),
     ...(existsSync(dataFile(directory)) ? [backup(directory, scene)] : [])
