@@ -717,9 +717,9 @@ describe('Listener', { concurrency: 4 }, () => {
       assert.equal(await issuer(), issuerOf(ours))
 
       put(theirs)
-      await until('new certificate', async () => (await issuer()) === issuerOf(theirs), 8000)
+      await until('new certificate', async () => (await issuer()) === issuerOf(theirs))
       writeFileSync(join(dir, 'cert.pem'), 'spoilt')
-      await until('log', () => running.log.some(line => line.includes('those in force stay')), 8000)
+      await until('log', () => running.log.some(line => line.includes('those in force stay')))
       assert.equal(await issuer(), issuerOf(theirs))
       await connected.publishAsync('t', 'x', { qos: 1 })
     })
