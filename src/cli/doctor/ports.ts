@@ -70,7 +70,7 @@ async function port({ transport, name, bind }: Door, { broker, host, patienceMs 
     case 'EADDRINUSE': {
       // Where many processes run, looking through their files takes longer than anybody waits for.
       const enough = sleep(patienceMs * 0.8, undefined, { ref: false })
-      const holder = await Promise.race([whoListens(bind.port), enough])
+      const holder = await Promise.race([whoListens(bind.port, patienceMs), enough])
       const pid = /\(pid (\d+)\)/.exec(holder ?? '')?.[1]
       return {
         check,
