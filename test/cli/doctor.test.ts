@@ -5,6 +5,7 @@ import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writ
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
+import { stripVTControlCharacters } from 'node:util'
 import type { Host } from '../../src/cli/doctor/finding.js'
 import { loads, node, satisfies } from '../../src/cli/doctor/software.js'
 import { doctor, examine as examineIn, type Report, thisHost } from '../../src/cli/doctor.js'
@@ -112,7 +113,13 @@ suite('broker doctor', { concurrency: 2 }, () => {
   test('for people: groups, 80 columns but for commands, and no colour into a pipe', async t => {
     const home = makeHome(t, { conf: `${few}mqtt.allow_anonymous = true\n` })
     const { out } = await begin('broker', ['--home', home.root, 'doctor']).ended
-    assert.match(out, /^Configuration\n {2}ok {7}configuration {9}/)
+    let text = ''
+    const take = (lines: string): void => {
+      text += `${lines}\n`
+    }
+    await doctor(home, { out: take, err: assert.fail }, { json: false, ...patient })
+    assert.match(stripVTControlCharacters(text), /^Configuration\n {2}ok {7}configuration {9}/)
+    assert.match(out, /^Configuration\n {2}\w+ +configuration {9}/)
     assert.match(out, /^ {2}warning {2}mqtt\.allow_anonymous {2}true,/m)
     assert.match(out, /\n\d+ errors?, \d+ warnings?, \d+ ok/)
     assert.ok(!out.includes('\u001b'))
