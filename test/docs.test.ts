@@ -233,7 +233,7 @@ test('the back end in docs/plugins.md lets in its users, and is told of once whi
 
 async function run(file: string): Promise<{ status: number | string; output: string }> {
   return await new Promise(resolve => {
-    execFile(process.execPath, [file], { timeout: 10_000 }, (err, out, errors) => {
+    execFile(process.execPath, [file], { timeout: 60_000 }, (err, out, errors) => {
       resolve({ status: err === null ? 0 : (err.code ?? err.signal ?? 1), output: out + errors })
     })
   })

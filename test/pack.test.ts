@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { promisify } from 'node:util'
 import { packageRoot } from './support/cli.js'
+import { hangMs } from './support/server.js'
 
 const run = promisify(execFile)
 const modules = join(packageRoot, 'node_modules')
@@ -18,7 +19,7 @@ before(async () => {
   project = mkdtempSync(join(tmpdir(), 'broker-pack-'))
   const { stdout } = await run('npm', ['pack', '--ignore-scripts', '--json', '--pack-destination', project], {
     cwd: packageRoot,
-    timeout: 60_000
+    timeout: hangMs
   })
   const [{ filename, files }] = JSON.parse(stdout) as [{ filename: string; files: { path: string }[] }]
   packed = files.map(({ path }) => path)
@@ -37,7 +38,7 @@ async function compile(file: string, source: string): Promise<string> {
   writeFileSync(join(project, file), source)
   const options = ['--noEmit', '--strict', '--exactOptionalPropertyTypes', '--checkJs', '--target', 'es2023']
   const rest = ['--lib', 'es2023,esnext.disposable', '--module', 'nodenext', '--types', 'node', file]
-  return await run(join(modules, '.bin/tsc'), [...options, ...rest], { cwd: project, timeout: 60_000 }).then(
+  return await run(join(modules, '.bin/tsc'), [...options, ...rest], { cwd: project, timeout: 5 * hangMs }).then(
     () => '',
     (err: { stdout: string }) => err.stdout || String(err)
   )
@@ -90,7 +91,7 @@ await new Promise(resolve => setImmediate(resolve))
 end()
 remove()
 await broker.stop()
-const fake = await testBroker({ within: 500 })
+const fake = await testBroker({ within: 60_000 })
 await fake.publish({ topic: 'a', payload: '{"x":1}' })
 console.log((await fake.expect('a', { payload: { x: 1 } })).text, fake.messages.length)
 await fake.stop()
@@ -99,7 +100,7 @@ console.log(await startBroker({ home: '/nosuch' }).catch(err => err instanceof B
 
 test('a program in JavaScript imports tsmqttd, tsmqttd/plugin and tsmqttd/testing', async () => {
   writeFileSync(join(project, 'program.js'), program)
-  const { stdout } = await run(process.execPath, ['program.js'], { cwd: project, timeout: 30_000 })
+  const { stdout } = await run(process.execPath, ['program.js'], { cwd: project, timeout: hangMs })
   assert.equal(stdout, 'a/b it works\n{"x":1} 1\nCONFIG_INVALID\n')
 })
 

@@ -2,12 +2,13 @@ import assert, { AssertionError } from 'node:assert/strict'
 import test from 'node:test'
 import mqtt from 'mqtt'
 import { type TestBroker, testBroker } from '../src/testing.js'
+import { hangMs, until } from './support/server.js'
 
 const connect = async (broker: TestBroker, options: mqtt.IClientOptions = {}) =>
   await mqtt.connectAsync(broker.url, { reconnectPeriod: 0, ...options })
 
 test('expect() takes a message that has come, or one that comes, and each once', async () => {
-  await using broker = await testBroker()
+  await using broker = await testBroker({ within: hangMs })
   const c = await connect(broker, { clientId: 'lamp' })
   await c.publishAsync('lamps/1/state', '{"on":true}', { qos: 1, retain: true })
   const message = await broker.expect('lamps/+/state', { payload: { on: true }, qos: 1, retain: true, from: 'lamp' })
@@ -35,11 +36,12 @@ test('expect() takes a message that has come, or one that comes, and each once',
 })
 
 test('expect() compares payloads as text, bytes, a pattern, JSON and by a function', async () => {
-  await using broker = await testBroker({ within: 500 })
+  await using broker = await testBroker({ within: hangMs })
   const fits = async (payload: NonNullable<Parameters<TestBroker['expect']>[1]>['payload'], sent: string | Buffer) => {
     broker.clear()
     await broker.publish({ topic: 'a', payload: sent })
-    return await broker.expect('a', { payload: payload!, within: 30 }).then(
+    await until('it came', () => broker.messages.length === 1)
+    return await broker.expect('a', { payload: payload!, within: 1 }).then(
       () => true,
       () => false
     )
@@ -66,6 +68,7 @@ test('expect() that is not met says what came, at the line that asked', async ()
   await using broker = await testBroker({ within: 20 })
   await assert.rejects(broker.expect('a'), /no message on a within 20 ms; no message came/)
   await broker.publish({ topic: 'b', payload: 'it', retain: true })
+  await until('it came', () => broker.messages.length === 1)
   await assert.rejects(broker.expect('b', { payload: /x/, qos: 0 }), (err: Error) => {
     assert(err instanceof AssertionError)
     assert.equal(
@@ -79,7 +82,7 @@ test('expect() that is not met says what came, at the line that asked', async ()
 })
 
 test('expectClient() waits for a client; wills and retained messages are seen', async () => {
-  await using broker = await testBroker()
+  await using broker = await testBroker({ within: hangMs })
   const waits = broker.expectClient('c1')
   const c = await connect(broker, {
     clientId: 'c1',

@@ -77,8 +77,7 @@ test('docs/commands.md: the tour', { skip: hasMosquitto() ? false : 'mosquitto-c
   const admin = new AdminClient(home.adminSocket)
   const [listener] = await until(
     'the broker runs',
-    async () => await admin.call('listeners', {}).catch(() => undefined),
-    15_000
+    async () => await admin.call('listeners', {}).catch(() => undefined)
   )
   const port = listener!.listen.split(':')[1]!
   const clients = async (): Promise<string[]> => (await admin.call('clients list', {})).map(c => c.client_id)

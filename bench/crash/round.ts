@@ -38,7 +38,7 @@ export async function round(
   seed: number,
   model: Model,
   subject: Subject,
-  { messages, patience = 120_000 }: RoundOptions
+  { messages, patience = 600_000 }: RoundOptions
 ): Promise<Outcome> {
   const began = performance.now()
   const random = new Random(seed)

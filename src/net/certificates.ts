@@ -336,6 +336,7 @@ async function loadX509(): Promise<typeof X509> {
 // Noticing changes.
 
 /** How long files must stay as they are: a certificate and its key are seldom replaced in one moment. */
+const everyMs = 2000
 const settleMs = 200
 
 /**
@@ -344,11 +345,15 @@ const settleMs = 200
  * instead of listening, since fs.watch misses the last two. A file that goes away
  * is no new content; it is, when it is back. Start to watch before reading.
  */
-export function watchFiles(files: readonly string[], changed: () => void, { everyMs = 2000 } = {}): () => void {
+export function watchFiles(
+  files: readonly string[],
+  changed: () => void,
+  later: (look: () => void, ms: number) => NodeJS.Timeout | undefined = (look, ms) => setTimeout(look, ms).unref()
+): () => void {
   let known = files.map(identityNow)
   let unsettled = false
   let stopped = false
-  let timer = setTimeout(look, everyMs).unref()
+  let timer = later(look, everyMs)
   return () => {
     stopped = true
     clearTimeout(timer)
@@ -362,7 +367,7 @@ export function watchFiles(files: readonly string[], changed: () => void, { ever
       known = known.map((id, i) => seen[i] ?? id)
       const before = unsettled
       unsettled = differs || (before && away)
-      timer = setTimeout(look, unsettled ? settleMs : everyMs).unref()
+      timer = later(look, unsettled ? settleMs : everyMs)
       if (before && !unsettled) changed()
     })
   }

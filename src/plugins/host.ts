@@ -114,29 +114,25 @@ export class PluginHost {
     return this.#remembered.names()
   }
 
-  /** Starts each remembered plugin, tries its backend and stops it again, for at most `patienceMs`. */
-  async tryRemembered(patienceMs: number): Promise<{ name: string; trouble: string | undefined }[]> {
-    return await Promise.all(
-      this.#remembered.names().map(async name => {
-        try {
-          const active = await this.#startNamed(name)
-          let timer: NodeJS.Timeout | undefined
-          const late = new Promise<never>((_, reject) => {
-            const why = `no answer within ${patienceMs} ms`
-            timer = setTimeout(() => reject(new BrokerError('PLUGIN_FAILED', why)), patienceMs)
-          })
-          try {
-            await Promise.race([this.#probe(active), late])
-          } finally {
-            clearTimeout(timer)
-            void this.#stop(name).catch(() => {}) // it may wait for the backend that does not answer
-          }
-          return { name, trouble: undefined }
-        } catch (err) {
-          return { name, trouble: messageOf(err) }
-        }
+  /** Starts a plugin, tries its backend for at most `patienceMs` and stops it again; returns what is wrong with it. */
+  async try(name: string, patienceMs: number): Promise<string | undefined> {
+    try {
+      const active = await this.#startNamed(name)
+      let timer: NodeJS.Timeout | undefined
+      const late = new Promise<never>((_, reject) => {
+        const why = `no answer within ${patienceMs} ms`
+        timer = setTimeout(() => reject(new BrokerError('PLUGIN_FAILED', why)), patienceMs)
       })
-    )
+      try {
+        await Promise.race([this.#probe(active), late])
+      } finally {
+        clearTimeout(timer)
+        void this.#stop(name).catch(() => {}) // it may wait for the backend that does not answer
+      }
+      return undefined
+    } catch (err) {
+      return messageOf(err)
+    }
   }
 
   /** Where a plugin's configuration stands. */

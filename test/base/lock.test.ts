@@ -116,7 +116,7 @@ test('lock() clears away what a contender left that was killed', t => {
   assert.deepEqual(readdirSync(dir), ['y.lock.1'])
 })
 
-test('many contenders: one holder at any time, also when holders are killed', { timeout: 30_000 }, async t => {
+test('many contenders: one holder at any time, also when holders are killed', async t => {
   const { file } = lockFile(t)
   const journal = `${file}.journal`
   writeFileSync(journal, '')

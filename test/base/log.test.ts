@@ -276,14 +276,15 @@ test('a file that cannot be written any more is told, and written again when it 
   writeFileSync(join(dir, 'log/broker.log.2'), '')
   const said: string[] = []
   t.mock.method(process.stderr, 'write', (text: string) => said.push(text) > 0)
+  let now = Date.now()
+  t.mock.method(Date, 'now', () => now)
   const log = createLog(...fileSinks(options(), file => join(dir, file)))
   log.info('x'.repeat(1024))
   await until('it is told', () => said.length > 0)
   log.info('lost')
   await sleep(100) // longer than a line waits for others
   rmSync(join(dir, 'log/broker.log.3'), { recursive: true })
-  const now = Date.now()
-  t.mock.method(Date, 'now', () => now + 5001)
+  now += 5001
   log.info('written')
   await log.close()
   assert.match(said.join(''), /^cannot write .*log\/broker\.log: [^\n]*\n$/)

@@ -291,7 +291,7 @@ suite('broker', { concurrency: 2 }, () => {
     rotate(log)
     writeFileSync(log, numbered(10, 11))
     const expected = `${numbered(1, 6)}liline 8 ü\n${numbered(9, 11)}`
-    await until('three files', () => follower.out() === expected, 3000).catch(() => {})
+    await until('three files', () => follower.out().length >= expected.length)
     assert.equal(follower.out(), expected)
 
     const [half, rest] = [Buffer.from('ü\n').subarray(0, 1), Buffer.from('ü\n').subarray(1)]

@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict'
 import { execFile, execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { availableParallelism, loadavg, tmpdir } from 'node:os'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { begin, packageRoot } from '../support/cli.js'
-import { makeHome, Speaker, startServer } from '../support/server.js'
+import { hangMs, makeHome, Speaker, startServer, until } from '../support/server.js'
 
 type Program = 'broker' | 'broker-ctl'
 const programs: readonly Program[] = ['broker', 'broker-ctl']
@@ -35,7 +35,7 @@ async function scriptOf(t: TestContext, program: Program, shell: string): Promis
 async function run(shell: string, args: readonly string[]): Promise<string> {
   const env = { ...process.env, PATH: `${join(packageRoot, 'bin')}:${process.env['PATH']}`, HOME: '/nonexistent' }
   return await new Promise((resolve, reject) => {
-    execFile(shell, args, { env, timeout: 10_000 }, (err, out, errors) => {
+    execFile(shell, args, { env, timeout: hangMs }, (err, out, errors) => {
       if (err !== null || errors !== '') reject(new Error(`${errors}${out}${err?.message ?? ''}`))
       else resolve(out)
     })
@@ -92,30 +92,29 @@ suite('completion', { concurrency: 2 }, () => {
       const ctl = await scriptOf(t, 'broker-ctl', 'bash')
       const home = ['--home', running.home.root]
       const once = (...words: string[]): Promise<string[]> => offered(ctl, ['broker-ctl', ...home, ...words])
-      // On a busy machine the names may come too late for the shell.
-      const tab = async (...words: string[]): Promise<string[]> => {
-        const first = await once(...words)
-        return first.length > 0 ? first : await once(...words)
-      }
+      // On a busy machine the names may come too late for the shell, which then is offered none.
+      const tab = async (...words: string[]): Promise<string[]> =>
+        await until(words.join(' '), async () => {
+          const names = await once(...words)
+          return names.length > 0 ? names : undefined
+        })
       assert.deepEqual(await tab('clients', 'show', 'l'), ['lamp', 'lamp\\ two'])
       assert.deepEqual(await tab('clients', 'kick', 'met'), ['meter\\;rm'])
-      assert.deepEqual(await tab('clients', 'kick', 'be'), [])
+      assert.deepEqual(await once('clients', 'kick', 'be'), [])
       assert.deepEqual(await tab('clients', 'kick', 'a', ':', 'b'), ['b'], 'bash breaks words at colons')
       assert.deepEqual(await tab('clients', 'kick', 'a', ':'), ['b', 'c'])
       assert.deepEqual(await tab('plugins', 'load', 'auth'), ['auth_pgsql'])
-      assert.deepEqual(await tab('clients', 'kick', 'lamp', ''), [])
+      assert.deepEqual(await once('clients', 'kick', 'lamp', ''), [])
       assert.deepEqual(await running.admin.call('complete', { kind: 'listeners' }), ['tcp:test'])
       await assert.rejects(running.admin.call('complete', { kind: 'constructor' }), { code: 'BAD_REQUEST' })
     }
   )
 
-  test('without a broker it is silent and quick', async t => {
+  test('without a broker it is silent', async t => {
     const { root } = makeHome(t)
-    const patience = 2000 * Math.max(1, loadavg()[0]! / availableParallelism())
     for (const kind of ['clients', 'plugins', 'nonsense']) {
-      const { code, out, err, ms } = await begin('broker-ctl', ['--home', root, '__complete', kind, 'x']).ended
+      const { code, out, err } = await begin('broker-ctl', ['--home', root, '__complete', kind, 'x']).ended
       assert.deepEqual([code, out, err], [0, '', ''])
-      assert.ok(ms < patience, `${ms} ms`)
     }
   })
 

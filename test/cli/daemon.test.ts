@@ -20,7 +20,7 @@ import { AdminClient } from '../../src/admin/client.js'
 import { version } from '../../src/base/home.js'
 import { lock } from '../../src/base/lock.js'
 import { type Ended, type Instance, instance, signal } from '../support/cli.js'
-import { until } from '../support/server.js'
+import { hangMs, until } from '../support/server.js'
 
 const notResponding = "Node 'broker@127.0.0.1' not responding to pings.\n"
 const already = 'Node is already running!\n'
@@ -48,7 +48,7 @@ async function pidOf(broker: Instance): Promise<number> {
 /** Whether the broker of this home answers, asked without the cost of a process. */
 async function answers({ home }: Instance): Promise<number | undefined> {
   try {
-    const { pid, phase } = await new AdminClient(home.adminSocket, 1000).call('node ping', {})
+    const { pid, phase } = await new AdminClient(home.adminSocket, hangMs).call('node ping', {})
     return phase === 'running' ? pid : undefined
   } catch {
     return undefined
@@ -122,9 +122,7 @@ suite('broker, the daemon', { concurrency: 3 }, () => {
       code: 1,
       out: /^Node is already running! \(pid \d+ does not answer.*`broker stop`/
     })
-    const stopped = await i.broker('stop', '-t', '0.5')
-    assertEnded(stopped, { code: 0, out: 'ok\n' })
-    assert.ok(stopped.ms < 10_000, `${stopped.ms} ms`)
+    assertEnded(await i.broker('stop', '-t', '0.5'), { code: 0, out: 'ok\n' })
     assertNothingLeft(i)
   })
 
@@ -181,13 +179,13 @@ suite('broker, the daemon', { concurrency: 3 }, () => {
     )
     mkdirSync(i.home.data)
     writeFileSync(i.home.path('data/loaded_plugins'), 'crash.\n')
-    assertEnded(await i.broker('start', '--no-wait'), { code: 0, out: `broker ${version} is being started\n` })
     const from = performance.now()
+    assertEnded(await i.broker('start', '--no-wait'), { code: 0, out: `broker ${version} is being started\n` })
     const starts = (): number => {
       const log = i.home.path('log/broker.log')
       return (existsSync(log) ? readFileSync(log, 'utf8') : '').match(/broker is running/g)?.length ?? 0
     }
-    await until('it has been started again', () => starts() >= 2, 20_000)
+    await until('it has been started again', () => starts() >= 2)
     await sleep(Math.max(0, 3000 - (performance.now() - from)))
     const seconds = (performance.now() - from) / 1000
     assert.ok(starts() <= seconds * 3, `${starts()} starts in ${seconds} seconds`)

@@ -3,19 +3,23 @@ import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
-import { availableParallelism, loadavg } from 'node:os'
 import { join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
+import { stripVTControlCharacters } from 'node:util'
 import type { Home } from '../../src/base/home.js'
 import { lock } from '../../src/base/lock.js'
-import { doctor, examine, type Report, thisHost } from '../../src/cli/doctor/doctor.js'
+import { doctor, examine as examineIn, type Report, thisHost } from '../../src/cli/doctor/doctor.js'
 import type { Host } from '../../src/cli/doctor/finding.js'
 import { loads, node, satisfies } from '../../src/cli/doctor/software.js'
 import { ensureCertificates } from '../../src/net/certificates.js'
 import { begin, instance, packageRoot } from '../support/cli.js'
 import { makeHome, startServer, until } from '../support/server.js'
 
-type Asked = Report & { code: number | null; ms: number }
+type Asked = Report & { code: number | null }
+
+/** A broker and a check have a minute to answer, so that only what hangs is late. */
+const patient = { pingMs: 60_000, checkMs: 60_000 }
+const examine = (home: Home, host: Host): Promise<Report> => examineIn(home, host, patient)
 
 /** What `broker doctor --json` says, and its exit status. */
 async function asked(home: Home): Promise<Asked> {
@@ -23,16 +27,15 @@ async function asked(home: Home): Promise<Asked> {
   const out = (line: string): void => {
     text += line
   }
-  const from = performance.now()
-  const code = await doctor(home, { out, err: assert.fail }, { json: true })
-  return { ...(JSON.parse(text) as Report), code, ms: performance.now() - from }
+  const code = await doctor(home, { out, err: assert.fail }, { json: true, ...patient })
+  return { ...(JSON.parse(text) as Report), code }
 }
 
-/** The same by the real program. */
+/** The same by the real program, which is not patient: on a busy host it says of any check that it is late. */
 async function askedOutside(home: Home): Promise<Asked> {
-  const { code, out, err, ms } = await begin('broker', ['--home', home.root, 'doctor', '--json']).ended
+  const { code, out, err } = await begin('broker', ['--home', home.root, 'doctor', '--json']).ended
   assert.equal(err, '')
-  return { ...(JSON.parse(out) as Report), code, ms }
+  return { ...(JSON.parse(out) as Report), code }
 }
 
 function of({ checks }: Report, check: string | RegExp): Report['checks'][number] {
@@ -46,9 +49,6 @@ const host = (over: Partial<Host>): Host => ({ ...thisHost, ...over })
 const reading = (files: Record<string, string>): Partial<Host> => ({
   read: file => files[file] ?? thisHost.read(file)
 })
-
-/** Three seconds are promised on a host that has a processor to spare. */
-const patience = (): number => 3000 * Math.max(1, loadavg()[0]! / availableParallelism())
 
 /** A port where somebody listens who does what `greet` does. */
 async function taken(t: TestContext): Promise<number> {
@@ -80,10 +80,10 @@ suite('broker doctor', { concurrency: 2 }, () => {
       []
     )
     assert.equal(report.worst, 'ok')
-    assert.equal((await doctor(home, { out: () => {}, err: () => {} }, { json: true, host: host({}) })) % 5, 0)
+    const silent = { out: () => {}, err: () => {} }
+    assert.equal((await doctor(home, silent, { json: true, host: host({}), ...patient })) % 5, 0)
     const real = await askedOutside(home)
     assert.ok(real.code === 0 || real.code === 5)
-    assert.ok(real.ms < patience(), `${real.ms} ms`)
     assert.deepEqual(everything(), before)
     for (const group of ['Configuration', 'Broker', 'Ports', 'Access', 'Limits', 'Disk', 'Software and clock'])
       assert.ok(
@@ -113,7 +113,13 @@ suite('broker doctor', { concurrency: 2 }, () => {
   test('for people: groups, 80 columns but for commands, and no colour into a pipe', async t => {
     const home = makeHome(t, { conf: `${few}mqtt.allow_anonymous = true\n` })
     const { out } = await begin('broker', ['--home', home.root, 'doctor']).ended
-    assert.match(out, /^Configuration\n {2}ok {7}configuration {9}/)
+    let text = ''
+    const take = (lines: string): void => {
+      text += `${lines}\n`
+    }
+    await doctor(home, { out: take, err: assert.fail }, { json: false, ...patient })
+    assert.match(stripVTControlCharacters(text), /^Configuration\n {2}ok {7}configuration {9}/)
+    assert.match(out, /^Configuration\n {2}\w+ +configuration {9}/)
     assert.match(out, /^ {2}warning {2}mqtt\.allow_anonymous {2}true,/m)
     assert.match(out, /\n\d+ errors?, \d+ warnings?, \d+ ok/)
     assert.ok(!out.includes('\u001b'))
@@ -271,7 +277,7 @@ suite('broker doctor', { concurrency: 2 }, () => {
     assert.match(of(await asked(home), 'configuration').found, /broker init/)
   })
 
-  test("a plugin's database that is away, or never answers, is told in time", async t => {
+  test("a plugin's database that is away, or never answers, is told", async t => {
     const silent = await taken(t)
     const home = makeHome(t, {
       conf: few,
@@ -279,18 +285,82 @@ suite('broker doctor', { concurrency: 2 }, () => {
     })
     mkdirSync(home.data)
     writeFileSync(join(home.data, 'loaded_plugins'), 'auth_pgsql.\n')
-    const late = await askedOutside(home)
-    assert.equal(of(late, 'auth-pgsql').verdict, 'error')
-    assert.match(of(late, 'auth-pgsql').found, /no answer within/)
-    assert.match(of(late, 'auth-pgsql').mend![0]!, /broker-ctl plugins reload auth_pgsql$/)
-    assert.ok(late.ms < patience(), `${late.ms} ms`)
-    assert.equal(late.code, 1)
+    const never = await asked(home)
+    assert.equal(of(never, 'auth-pgsql').verdict, 'error')
+    assert.match(of(never, 'auth-pgsql').found, /^no answer within/)
+    assert.match(of(never, 'auth-pgsql').mend![0]!, /broker-ctl plugins reload auth_pgsql$/)
+    assert.equal(never.code, 1)
+    // Where the host is so busy that the plugin is not even loaded in time, it is late.
+    const outside = await askedOutside(home)
+    assert.match(of(outside, 'auth-pgsql').verdict, /^(error|warning)$/)
+    assert.match(of(outside, 'auth-pgsql').found, /no answer within/)
     writeFileSync(
       home.path('etc/plugins/auth-pgsql.conf'),
       'auth.pgsql.server = 127.0.0.1:1\nauth.pgsql.auth_query = select 1\n'
     )
     assert.match(of(await asked(home), 'auth-pgsql').found, /nothing listens at 127\.0\.0\.1:1/)
     assert.match(of(await asked(home), 'mqtt.allow_anonymous').found, /auth-pgsql decides/)
+  })
+
+  test('every check that was begun is in the report: what is late, what fails and what throws under its own name', async t => {
+    const home = makeHome(t, { conf: few })
+    const ok = { verdict: 'ok', found: 'there' } as const
+    const late = { check: 'never', why: 'because', findings: new Promise<never>(() => {}) }
+    const { worst, checks } = await examineIn(home, thisHost, {
+      checkMs: 20,
+      of: [
+        [
+          'First',
+          () => [{ check: 'at once', ...ok }, late, { check: 'fails', findings: Promise.reject(new Error('broken')) }],
+          () => [
+            {
+              check: 'several',
+              findings: Promise.resolve([
+                { check: 'one', ...ok },
+                { check: 'two', ...ok }
+              ])
+            }
+          ]
+        ],
+        ['Second', () => assert.fail('thrown'), () => [{ check: 'never more', findings: new Promise<never>(() => {}) }]]
+      ]
+    })
+    assert.deepEqual(
+      checks.map(({ group, check, verdict, found }) => [group, check, verdict, found]),
+      [
+        ['First', 'at once', 'ok', 'there'],
+        ['First', 'never', 'warning', 'late: no answer within 0.02 s'],
+        ['First', 'fails', 'unknown', 'broken'],
+        ['First', 'one', 'ok', 'there'],
+        ['First', 'two', 'ok', 'there'],
+        ['Second', 'second', 'unknown', 'thrown'],
+        ['Second', 'never more', 'warning', 'late: no answer within 0.02 s']
+      ]
+    )
+    assert.equal(worst, 'warning')
+    for (const { check, verdict, why, mend } of checks)
+      if (verdict === 'warning') assert.ok(why !== undefined && mend!.length > 0, check)
+    assert.equal(checks[1]!.why, 'because')
+  })
+
+  test('on a host that never answers every check of ours is there, under the name that it has elsewhere', async t => {
+    const home = makeHome(t, {
+      conf: `${few}listener.ws.other = 127.0.0.1:0\nstore.type = lmdb\n`,
+      plugins: { 'auth-pgsql': 'auth.pgsql.server = 127.0.0.1:1\nauth.pgsql.auth_query = select 1\n' }
+    })
+    mkdirSync(home.data)
+    writeFileSync(join(home.data, 'loaded_plugins'), 'auth_pgsql.\n')
+    const names = ({ checks }: Report): string[] => checks.map(({ group, check }) => `${group}: ${check}`)
+    const never = (): Promise<never> => new Promise(() => {})
+    const silent = await examineIn(home, host({ platform: 'linux', run: never, statfs: never }), { checkMs: 1 })
+    // What the plugin has warned of is known only once it has answered.
+    const all = names(await examine(home, host({ platform: 'linux' }))).filter(name => name !== 'Access: plugins')
+    assert.deepEqual(
+      names(silent).filter(name => name !== 'Access: plugins'),
+      all
+    )
+    for (const name of [/data\/$/, /log\/$/, 'time service'])
+      assert.match(of(silent, name).found, /^late: no answer within 0\.001 s$/)
   })
 
   test('disk space, inodes and rights; what the log may grow to', async t => {

@@ -194,7 +194,7 @@ test('a step that fails or answers nonsense refuses with 0x88, and the log says 
 })
 
 test('an exchange that takes longer than idle_timeout ends', async t => {
-  const words = await start(t, { conf: 'mqtt.client.idle_timeout = 200ms' })
+  const words = await start(t, { conf: 'mqtt.client.idle_timeout = 2s' })
   const hung = await Speaker.connect(t, words, withMethod('hello'))
   assert.equal((await hung.next()).type, 0)
   const deaf = await RawClient.connect(t, words)

@@ -214,8 +214,8 @@ async function attack(port: number, wrong: string[]): Promise<void> {
   if (fault !== undefined) wrong.push(`${fault}: MQTT ${version}, ${Buffer.concat(said).toString('hex')}`)
 }
 
-test(`Broker outlives up to ${connections} connections that send nonsense (seed ${seed})`, async t => {
-  const running = await startServer(t, { conf: 'mqtt.max_packet_size = 100KB\nmqtt.client.idle_timeout = 1s' })
+test(`Broker outlives ${connections} connections that send nonsense (seed ${seed})`, async t => {
+  const running = await startServer(t, { conf: 'mqtt.max_packet_size = 100KB\nmqtt.client.idle_timeout = 60s' })
   const bugs: unknown[] = []
   const note = (err: unknown): void => void bugs.push(err)
   process.on('uncaughtExceptionMonitor', note).on('warning', note)
@@ -223,9 +223,8 @@ test(`Broker outlives up to ${connections} connections that send nonsense (seed 
 
   const wrong: string[] = []
   let left = connections
-  const enough = performance.now() + 4000 // on a busy machine they are fewer
   const attackers = Array.from({ length: atOnce }, async () => {
-    while (left-- > 0 && performance.now() < enough) await attack(running.port, wrong)
+    while (left-- > 0) await attack(running.port, wrong)
   })
   await Promise.all(attackers)
 

@@ -120,7 +120,7 @@ test('how a connection ended is remembered, and why', async t => {
 })
 
 test('a keep alive that was missed, and those who do not come to CONNECT, are told as such', async t => {
-  const running = await startServer(t, { conf: 'mqtt.client.idle_timeout = 200ms' })
+  const running = await startServer(t, { conf: 'mqtt.client.idle_timeout = 3s' })
   const quiet = await RawClient.connect(t, running)
   quiet.send(connectPacket({ id: 'quiet', keepAlive: 1 }))
   await RawClient.connect(t, running)

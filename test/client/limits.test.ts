@@ -33,10 +33,17 @@ describe('limits', { concurrency: true }, () => {
       await from.publish(topic, 'one', { qos: 1 })
       await from.publish(topic, 'two', { qos: 2 })
     }
-    const first = [await old.nextOf(3), await old.nextOf(3)]
+    // On a slow machine more of them come again, and more than once.
+    const publication = async (dup: boolean, payload: string): Promise<Got> => {
+      for (;;) {
+        const got = await old.nextOf(3)
+        if (got.dup === dup && got.payload === payload) return got
+      }
+    }
+    const first = [await publication(false, 'one'), await publication(false, 'two')]
     old.send(old.ack(5, first[1]!.id))
     await old.nextOf(6)
-    const again = await old.nextOf(3)
+    const again = await publication(true, 'one')
     assert.deepEqual([again.dup, again.id, again.payload], [true, first[0]!.id, 'one'])
     assert.equal((await old.nextOf(6)).id, first[1]!.id)
     old.send(old.ack(4, again.id), old.ack(7, first[1]!.id))
@@ -98,7 +105,7 @@ describe('limits', { concurrency: true }, () => {
   })
 
   test('mqtt.client.max_publish_rate: who publishes faster is slowed down, loses nothing and keeps order; nobody else is', async t => {
-    const server = await startServer(t, { conf: 'mqtt.client.max_publish_rate = 10,50' })
+    const server = await startServer(t, { conf: 'mqtt.client.max_publish_rate = 10,10' })
     const [to, fast, other] = [
       await Speaker.connect(t, server),
       await Speaker.connect(t, server),
@@ -107,17 +114,18 @@ describe('limits', { concurrency: true }, () => {
     await to.subscribe([['#', 1]])
     const began = performance.now()
     fast.send(...Array.from({ length: 30 }, (_, i) => fast.publication('fast', `${i}`, { qos: 1, id: i + 1 })))
-    await other.publish('other', 'at once', { qos: 1 })
-    assert.ok(performance.now() - began < 200, 'another is not held up')
     const got: string[] = []
+    while (got.length < 5) got.push((await to.nextOf(3)).payload)
+    await other.publish('other', 'at once', { qos: 1 })
     while (got.length < 31) got.push((await to.nextOf(3)).payload)
     const took = performance.now() - began
     assert.deepEqual(
       got.filter(payload => payload !== 'at once'),
       Array.from({ length: 30 }, (_, i) => `${i}`)
     )
-    // ten at once, twenty at fifty a second
-    assert.ok(took > 340 && took < 2000, `${took} ms`)
+    assert.notEqual(got.at(-1), 'at once', 'another is not held up')
+    // ten at once, twenty at ten a second
+    assert.ok(took > 1700, `${took} ms`)
     for (let i = 0; i < 30; i++) assert.equal((await fast.nextOf(4)).id, i + 1)
     fast.send(pingreq)
     assert.equal((await fast.nextOf(13)).type, 13)
@@ -166,6 +174,10 @@ describe('limits', { concurrency: true }, () => {
 
   test('mqtt.max_keepalive: MQTT 5 is told and held to it [MQTT-3.1.2-21] [MQTT-3.2.2-22], MQTT 3 keeps its own', async t => {
     const server = await startServer(t, { conf: 'mqtt.max_keepalive = 1s\nmqtt.keepalive_backoff = 0.5' })
+    const kept = new Map<string, number>()
+    server.server.hooks
+      .scope('test')
+      .on('client.connected', ({ clientId, keepAlive }) => void kept.set(clientId, keepAlive))
     const cases = [
       [5, 0, 1],
       [5, 60, 1],
@@ -179,7 +191,7 @@ describe('limits', { concurrency: true }, () => {
       )
     )
     for (const [i, [, , told]] of cases.entries()) assert.equal(value(all[i]!.connack, 0x13), told)
-    assert.equal(server.server.clients.client('5-60').keepAlive, 1)
+    assert.equal(kept.get('5-60'), 1)
     for (const one of all.slice(0, 3)) assert.equal((await one.next()).code, 0x8d)
     const left = server.server.clients.clients().map(({ clientId }) => clientId)
     assert.deepEqual(left, ['4-0', '4-60'])

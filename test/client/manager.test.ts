@@ -19,6 +19,7 @@ import {
   client,
   connectPacket,
   disconnect,
+  hangMs,
   next,
   packet,
   pingreq,
@@ -228,17 +229,22 @@ describe('Broker', { concurrency: 4 }, () => {
     })
 
     test('Broker holds up nobody for those who only claim his client id', async t => {
-      const running = await startServer(t)
-      hook(running, 'client.authenticate', async ({ username }) => {
-        if (username === 'owner') return 'allow' as const
-        await sleep(4500, undefined, { ref: false })
-        return 'deny' as const
+      const hooks = new Hooks(createLog(), { timeoutMs: hangMs })
+      let judged = 0
+      hooks.scope('test').on('client.authenticate', ({ username }) => {
+        if (username === 'owner') return 'allow'
+        judged++
+        return new Promise(() => {})
       })
-      for (let i = 0; i < 3; i++) (await RawClient.connect(t, running)).send(fullConnect({ id: 'meter' }))
-      await sleep(50)
-      const start = performance.now()
-      await join(t, running, fullConnect({ id: 'meter', username: 'owner' }))
-      assert.ok(performance.now() - start < 4000)
+      const to = await bare(t, hooks)
+      const claims = await Promise.all([1, 2, 3].map(() => RawClient.connect(t, to)))
+      for (const raw of claims) raw.send(fullConnect({ id: 'meter' }))
+      await until('all are being judged', () => judged === 3)
+      await join(t, to, fullConnect({ id: 'meter', username: 'owner' }))
+      assert.ok(
+        claims.every(({ socket }) => !socket.destroyed && socket.bytesRead === 0),
+        'they wait still'
+      )
     })
 
     test('Broker keeps the subscriptions of a session that is taken over [MQTT-3.1.4-2]', async t => {
@@ -694,13 +700,19 @@ describe('Broker', { concurrency: 4 }, () => {
       const raw = await join(t, running)
       assert.equal(await passes(running, raw, got), false)
       works = true
-      const start = performance.now()
       assert.equal(await passes(running, raw, got), true)
-      await passes(running, raw, got)
-      if (performance.now() - start < 450) assert.equal(asked, 2)
-      await sleep(550)
-      await passes(running, raw, got)
-      assert.ok(asked >= 3)
+      assert.equal(asked, 2)
+      // A machine that is slow for a moment may take so long for a round that the verdict is too old within it.
+      for (let tookMs = Infinity; tookMs > 450; ) {
+        await sleep(550)
+        const before: number = asked
+        const began = performance.now()
+        await passes(running, raw, got)
+        assert.equal(asked, before + 1, 'it has forgotten')
+        await passes(running, raw, got)
+        tookMs = performance.now() - began
+        if (tookMs <= 450) assert.equal(asked, before + 1, 'it remembers')
+      }
     })
 
     test('cache_acl = off asks each time', async t => {
@@ -819,7 +831,7 @@ describe('Broker', { concurrency: 4 }, () => {
         void running.server.clients.publish({ topic: 't', payload, qos: 0, retain: false })
       }
       await sleep(100)
-      const stopped = running.server.stop('drain', 5000)
+      const stopped = running.server.stop('drain', hangMs)
       raw.socket.resume()
       for (let i = 0; i < count; i++) assert.equal((await raw.readPacket()).length, payload.length + 7)
       await stopped
@@ -876,7 +888,7 @@ async function bare(t: TestContext, hooks: Hooks): Promise<{ port: number }> {
       listener: 'tcp:test',
       certificateName: undefined,
       mountpoint: '',
-      sendTimeout: 1000,
+      sendTimeout: hangMs,
       sendTimeoutClose: true,
       rateLimit: undefined,
       ended() {}

@@ -35,7 +35,6 @@ for (const qos of [0, 1]) {
 
     // Kept in step with the fast one, which then has nothing to lose: 200 messages ahead of it at most.
     const seen: number[] = []
-    const began = performance.now()
     let mostPending = 0
     for (let sent = 0; seen.length < count; ) {
       const batch: Buffer[] = []
@@ -50,9 +49,7 @@ for (const qos of [0, 1]) {
       }
       mostPending = Math.max(mostPending, pending())
     }
-    const took = performance.now() - began
     assert.deepEqual(seen, [...seen.keys()], 'the fast one has all of them, in order')
-    assert.ok(took < 20_000, `promptly: ${took} ms`)
 
     // mqueue.max_length messages and a mebibyte of bytes, beside what is under way.
     assert.ok(mostPending < 4 * 1024 * 1024, `${mostPending} bytes pending`)

@@ -12,7 +12,7 @@ import { Server } from '../../src/server/server.js'
 import { readSettings } from '../../src/server/settings.js'
 import { ask, basic, startWithApi } from '../support/api.js'
 import { instance } from '../support/cli.js'
-import { client, makeHome, startServer, until } from '../support/server.js'
+import { client, hangMs, makeHome, startServer, until } from '../support/server.js'
 
 const built = fileURLToPath(new URL('../..', import.meta.url))
 
@@ -34,7 +34,7 @@ async function loaded(home: string): Promise<{ start: string[]; asked: string[];
     console.log(JSON.stringify(found))
     await broker.stop('fast')`
   return await new Promise((resolve, reject) => {
-    execFile(process.execPath, ['--input-type=module', '-e', program], { timeout: 20_000 }, (err, out) =>
+    execFile(process.execPath, ['--input-type=module', '-e', program], { timeout: hangMs }, (err, out) =>
       err === null ? resolve(JSON.parse(out)) : reject(err)
     )
   })
@@ -229,7 +229,7 @@ test('while the store is read it says that it is not ready, and does nothing els
   assert.equal((await ask(port, '/readyz')).status, 200)
 })
 
-test('broker start prints the port and where the first password is, once', { timeout: 60_000 }, async t => {
+test('broker start prints the port and where the first password is, once', async t => {
   const conf = 'listener.tcp.test = 127.0.0.1:0\nlistener.api.mgmt = 127.0.0.1:0\nstore.type = memory\n'
   const { broker, home } = instance(t, { conf })
   const { code, out, err } = await broker('start')

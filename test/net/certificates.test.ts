@@ -9,6 +9,7 @@ import { after, before, describe, type TestContext, test } from 'node:test'
 import { setTimeout } from 'node:timers/promises'
 import { connect, createServer, type TlsOptions } from 'node:tls'
 import { certificateDaysLeft, ensureCertificates, watchFiles } from '../../src/net/certificates.js'
+import { until } from '../support/server.js'
 
 const names = ['cacert.pem', 'cakey.pem', 'cert.pem', 'client-cert.pem', 'client-key.pem', 'key.pem']
 const hostname = 'broker.example'
@@ -349,24 +350,42 @@ describe('certificates', { concurrency: true }, () => {
   interface Watched {
     readonly dir: string
     readonly calls: () => number
+    /** Has it look, and says how long it would wait for the next time. */
+    readonly look: () => Promise<number>
+    /** The look that waits for its time. */
+    readonly next: () => void
     readonly stop: () => void
   }
 
+  /** The test is the clock: it looks when it is told to. */
   async function watched(t: TestContext, prepare: (dir: string) => void): Promise<Watched> {
     const dir = await freshDir(t)
     prepare(dir)
     let calls = 0
+    let due: { look: () => void; ms: number } | undefined
     const stop = watchFiles(
       ['cert.pem', 'key.pem'].map(f => join(dir, f)),
       () => calls++,
-      { everyMs: 10 }
+      (look, ms) => {
+        due = { look, ms }
+        return undefined
+      }
     )
     t.after(stop)
-    return { dir, calls: () => calls, stop }
+    const next = (): void => {
+      const { look } = due!
+      due = undefined
+      look()
+    }
+    const look = async (): Promise<number> => {
+      next()
+      return (await until('it has looked', () => due)).ms
+    }
+    return { dir, calls: () => calls, look, next, stop }
   }
 
   const pair = (dir: string): void => put(dir, { 'cert.pem': 'old', 'key.pem': 'old' })
-  const changes: readonly [string, (dir: string) => void, (dir: string) => unknown][] = [
+  const changes: readonly [string, (dir: string) => void, (dir: string, look: Watched['look']) => unknown][] = [
     ['a write in place', pair, dir => put(dir, { 'cert.pem': 'newer' })],
     [
       'a rename of the same size and time',
@@ -395,19 +414,19 @@ describe('certificates', { concurrency: true }, () => {
     [
       'two files, one after the other',
       pair,
-      async dir => {
+      async (dir, look) => {
         put(dir, { 'key.pem': 'newer' })
-        await setTimeout(120)
+        await look()
         put(dir, { 'cert.pem': 'newer' })
       }
     ],
     [
       'a file that is away for a while',
       pair,
-      async dir => {
+      async (dir, look) => {
         put(dir, { 'key.pem': 'newer' })
         rmSync(join(dir, 'cert.pem'))
-        await setTimeout(400)
+        for (let i = 0; i < 3; i++) await look()
         put(dir, { 'cert.pem': 'newer' })
       }
     ],
@@ -415,33 +434,35 @@ describe('certificates', { concurrency: true }, () => {
   ]
   for (const [name, prepare, change] of changes) {
     test(`watchFiles() tells once of ${name}`, { skip: process.platform === 'win32' }, async t => {
-      const { dir, calls } = await watched(t, prepare)
-      await setTimeout(40)
+      const { dir, calls, look } = await watched(t, prepare)
+      const usual = await look()
       assert.equal(calls(), 0)
-      await change(dir)
-      await setTimeout(100)
+      await change(dir, look)
+      assert.ok((await look()) < usual, 'it looks again soon')
       assert.equal(calls(), 0, 'not before it has settled')
-      for (const late = Date.now() + 5000; calls() === 0 && Date.now() < late; ) await setTimeout(10)
-      await setTimeout(250)
+      assert.equal(await look(), usual)
+      assert.equal(calls(), 1)
+      await look()
       assert.equal(calls(), 1)
     })
   }
 
   test('watchFiles() tells of nothing when a file goes away or comes back as it was', async t => {
-    const { dir, calls } = await watched(t, pair)
+    const { dir, calls, look } = await watched(t, pair)
     renameSync(join(dir, 'key.pem'), join(dir, 'away'))
-    await setTimeout(300)
+    for (let i = 0; i < 3; i++) await look()
     renameSync(join(dir, 'away'), join(dir, 'key.pem'))
-    await setTimeout(300)
+    for (let i = 0; i < 3; i++) await look()
     assert.equal(calls(), 0)
   })
 
   test('watchFiles() is silent once stopped, also between a change and its call', async t => {
-    const { dir, calls, stop } = await watched(t, pair)
+    const { dir, calls, look, next, stop } = await watched(t, pair)
     put(dir, { 'cert.pem': 'newer' })
-    await setTimeout(60)
+    await look()
     stop()
-    await setTimeout(300)
+    next()
+    await setTimeout(100)
     assert.equal(calls(), 0)
   })
 })

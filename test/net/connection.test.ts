@@ -36,11 +36,11 @@ async function joined(
   return raw
 }
 
-/** Milliseconds until the connection is closed. */
-async function lifetime({ closed }: RawClient): Promise<number> {
-  const start = performance.now()
+/** That it ends by itself, and not before `ms` from when it began. */
+async function endsAfter(ms: number, began: number, { closed }: RawClient): Promise<void> {
   await closed
-  return performance.now() - start
+  const took = performance.now() - began
+  assert.ok(took >= ms, `${took} ms`)
 }
 
 const shutdowns = async ({ admin }: Running): Promise<Record<string, number>> =>
@@ -78,28 +78,32 @@ describe('Connection', { concurrency: true }, () => {
 
     test('Connection closes a peer that says nothing', async t => {
       const running = await startServer(t, { conf })
-      const took = await lifetime(await RawClient.connect(t, running))
-      assert.ok(took > 300 && took < 2500, `${took} ms`)
+      const began = performance.now()
+      await endsAfter(400, began, await RawClient.connect(t, running))
       await until('counted', async () => (await shutdowns(running))['idle_timeout'] === 1)
     })
 
     test('Connection closes a peer that dribbles a CONNECT it never finishes', async t => {
       const running = await startServer(t, { conf })
+      const began = performance.now()
       const raw = await RawClient.connect(t, running)
       const bytes = connectPacket({ id: 'x'.repeat(1000) })
       let at = 0
-      const timer = setInterval(() => raw.send(bytes[at++]!), 20)
+      const timer = setInterval(() => {
+        if (at < bytes.length) raw.send(bytes[at++]!)
+        else raw.socket.destroy()
+      }, 20)
       t.after(() => clearInterval(timer))
-      const took = await lifetime(raw)
-      assert.ok(took > 300 && took < 2500, `${took} ms`)
+      await endsAfter(400, began, raw)
+      assert.ok(at < bytes.length, 'long before it was done')
     })
 
     test('Connection closes a peer that stops in the middle of CONNECT', async t => {
       const running = await startServer(t, { conf })
+      const began = performance.now()
       const raw = await RawClient.connect(t, running)
       raw.send(connectPacket().subarray(0, 10))
-      const took = await lifetime(raw)
-      assert.ok(took > 300 && took < 2500, `${took} ms`)
+      await endsAfter(400, began, raw)
     })
 
     test('Connection closes a WebSocket that says nothing', async t => {
@@ -112,14 +116,19 @@ describe('Connection', { concurrency: true }, () => {
 
     test('Connection closes a peer whose login takes too long', async t => {
       const running = await startServer(t, { conf })
+      let answer = (_: 'allow'): void => assert.fail('it was not asked')
       running.server.hooks.scope('slow').on('client.authenticate', async () => {
-        await sleep(3000, undefined, { ref: false })
-        return 'allow' as const
+        return await new Promise<'allow'>(resolve => {
+          answer = resolve
+        })
       })
+      const began = performance.now()
       const raw = await RawClient.connect(t, running)
       raw.send(connectPacket())
-      const took = await lifetime(raw)
-      assert.ok(took > 300 && took < 2500, `${took} ms`)
+      await endsAfter(400, began, raw)
+      answer('allow')
+      assert.deepEqual(await raw.read(1), Buffer.alloc(0))
+      await until('counted', async () => (await shutdowns(running))['idle_timeout'] === 1)
       assert.equal(running.server.clients.clientCount, 0)
     })
   })
@@ -131,31 +140,36 @@ describe('Connection', { concurrency: true }, () => {
       const got = await watcher(t, running)
       const raw = await RawClient.connect(t, running)
       const will = [text('will'), text('gone')]
+      const began = performance.now()
       raw.send(packet(0x10, text('MQTT'), 4, 2 | 4, 0, 1, text('silent'), ...will))
       assert.deepEqual(await raw.read(4), accepted)
-      const took = await lifetime(raw)
-      assert.ok(took > 1000 && took < 3000, `${took} ms`)
+      await endsAfter(1500, began, raw)
       await until('will', () => got.includes('will=gone'))
       assert.deepEqual(reasons.get('silent'), ['keepalive_timeout'])
     })
 
     test('Connection keeps a client that pings, and one that publishes', async t => {
       const running = await startServer(t)
-      const pinging = await joined(t, running, { id: 'pinging', keepAlive: 2 })
-      const publishing = await joined(t, running, { id: 'publishing', keepAlive: 2 })
-      for (let i = 0; i < 8; i++) {
-        await sleep(600)
+      const began = performance.now()
+      const pinging = await joined(t, running, { id: 'pinging', keepAlive: 4 })
+      const publishing = await joined(t, running, { id: 'publishing', keepAlive: 4 })
+      let pings = 0
+      // Beyond what a client may be silent, and far more often than it must.
+      for (; performance.now() - began < 7000; pings++) {
+        await sleep(200)
         pinging.send(pingreq)
         publishing.send(publishPacket('t', 'x'))
       }
-      assert.deepEqual(await pinging.read(16), Buffer.from('d000'.repeat(8), 'hex'))
+      assert.deepEqual(await pinging.read(2 * pings), Buffer.from('d000'.repeat(pings), 'hex'))
+      publishing.send(pingreq)
+      assert.deepEqual(await publishing.read(2), Buffer.from([0xd0, 0]))
       assert.equal(running.server.clients.clientCount, 2)
     })
 
     test('Connection keeps a silent client whose keep alive is 0 [MQTT-3.1.2-10]', async t => {
-      const running = await startServer(t, { conf: 'mqtt.client.idle_timeout = 1s' })
+      const running = await startServer(t, { conf: 'mqtt.client.idle_timeout = 3s' })
       await joined(t, running)
-      await sleep(3000)
+      await sleep(5000)
       assert.equal(running.server.clients.clientCount, 1)
     })
 
@@ -174,7 +188,8 @@ describe('Connection', { concurrency: true }, () => {
 
   describe('send_timeout', { concurrency: 4 }, () => {
     test('Connection closes a subscriber that stops reading, and the others go on', async t => {
-      const conf = 'listener.tcp.test = 127.0.0.1:0\nlistener.tcp.test.send_timeout = 400ms'
+      const conf =
+        'listener.tcp.test = 127.0.0.1:0\nlistener.tcp.test.send_timeout = 400ms\nlistener.tcp.patient = 127.0.0.1:0'
       const running = await startServer(t, { conf })
       const reasons = reasonsOf(running)
       const stuck = await joined(t, running, { id: 'stuck' })
@@ -182,15 +197,16 @@ describe('Connection', { concurrency: true }, () => {
       await stuck.readPacket()
       stuck.socket.pause()
 
-      const good = await client(t, running, { clientId: 'good' })
+      const patient = { port: running.portOf('tcp:patient') } // the machine may be slow itself
+      const good = await client(t, patient, { clientId: 'good' })
       let received = 0
       good.on('message', () => received++)
       await good.subscribeAsync('t')
-      const publisher = await client(t, running, { clientId: 'publisher' })
+      const publisher = await client(t, patient, { clientId: 'publisher' })
       const payload = Buffer.alloc(128 * 1024)
       const count = 160 // more than both sockets' buffers take
       for (let i = 0; i < count; i++) await publisher.publishAsync('t', payload, { qos: 1 })
-      await until('the good subscriber has all', () => received === count, 10_000)
+      await until('the good subscriber has all', () => received === count)
       await until('reason', () => reasons.has('stuck'))
       assert.deepEqual(reasons.get('stuck'), ['send_timeout'])
       assert.equal((await shutdowns(running))['send_timeout'], 1)
@@ -205,11 +221,11 @@ describe('Connection', { concurrency: true }, () => {
       const publisher = await joined(t, running, { id: 'publisher' })
       const payload = Buffer.alloc(500_000)
       for (let i = 0; i < 40; i++) publisher.send(publishPacket('t', payload))
-      await until('stuck', () => running.server.clients.connectionCount === 2)
-      await sleep(200)
-      const start = performance.now()
+      publisher.send(pingreq)
+      await publisher.readPacket() // all is on its way, and more than the system takes
+      assert.equal(running.server.clients.connectionCount, 2)
       await running.server.stop('drain', 300)
-      assert.ok(performance.now() - start < 2500)
+      assert.equal(running.server.clients.connectionCount, 0)
     })
   })
 
@@ -223,7 +239,7 @@ describe('Connection', { concurrency: true }, () => {
       const start = performance.now()
       for (let i = 0; i < 200; i++) raw.send(publishPacket('t', `${i}`.padEnd(1024)))
       raw.send(publishPacket('last', 'x'))
-      await until('all', () => got.includes('last=x'), 10_000)
+      await until('all', () => got.includes('last=x'))
       const took = performance.now() - start
       assert.equal(got.length, 201)
       // 10 KB are free, and what was read last, 64 KB at most, is paid for afterwards.
@@ -429,9 +445,10 @@ describe('DeadlineWheel', () => {
     const alive = new Item(50)
     for (const item of [due, never, alive]) wheel.watch(item)
     for (let i = 0; i < 10; i++) {
-      alive.at = now() + 1000
+      alive.at = now() + 60_000
       await sleep(20)
     }
+    await until('expired', () => due.expired > 0)
     assert.deepEqual([due.expired, never.expired, alive.expired], [1, 0, 0])
     assert.ok(now() >= due.at)
   })
@@ -452,7 +469,7 @@ describe('DeadlineWheel', () => {
     const item = new Item(100)
     const server = net.createServer(socket => {
       socket.on('data', () => {
-        item.at = now() + 10_000
+        item.at = now() + 60_000
       })
     })
     t.after(() => server.close())

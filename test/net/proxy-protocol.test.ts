@@ -12,6 +12,7 @@ import { connect as connectTls, createServer as createTlsServer } from 'node:tls
 import fc from 'fast-check'
 import { ensureCertificates } from '../../src/net/certificates.js'
 import { type ProxyHeader, parseProxyHeader, readProxyHeader } from '../../src/net/proxy-protocol.js'
+import { hangMs } from '../support/server.js'
 
 const SIGNATURE = '0d0a0d0a000d0a515549540a'
 const IPV4 = 'c6336407' + '0a000001' + 'dbf4' + '075b' // 198.51.100.7:56308 to 10.0.0.1:1883
@@ -173,7 +174,7 @@ const tcp4 = Buffer.from('PROXY TCP4 198.51.100.7 10.0.0.1 56308 1883\r\n')
 const binary = certified('03', '00000000')
 
 /** A server that takes the header off and hands the socket on; `read` settles with what became of the header. */
-async function proxied(t: TestContext, use: (socket: Socket, header: ProxyHeader) => void, timeoutMs = 2000) {
+async function proxied(t: TestContext, use: (socket: Socket, header: ProxyHeader) => void, timeoutMs = hangMs) {
   let settle: (outcome: Promise<{ header: ProxyHeader; socket: Socket }>) => void
   const read = new Promise<{ header: ProxyHeader; socket: Socket }>(resolve => {
     settle = resolve
@@ -354,7 +355,7 @@ test('readProxyHeader() finds the same header however it is split', async () => 
         }
         // A stream is all that it needs of a socket.
         const stream = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
-        const header = readProxyHeader(stream as Socket, 1000)
+        const header = readProxyHeader(stream as Socket, hangMs)
         for (const chunk of chunks) {
           stream.push(chunk)
           await setImmediate()

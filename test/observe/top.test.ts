@@ -28,30 +28,29 @@ suite('Top', { concurrency: 4 }, () => {
     await until('somebody looks', () => server.clients.ingress.sample !== undefined)
     for (let i = 0; i < 30; i++) from.publish('t/a', 'twelve bytes', { qos: 1 })
     for (let i = 0; i < 10; i++) from.publish('t/b', 'x', { qos: 1 })
-    await until('a sample', () => samples.length > 0)
+    await until('all came', () => got === 40)
+    const { length } = samples
+    await until('a sample of them', () => samples.length > length + 1) // one may be on its way that knows less
     const [sample] = samples as [Sample]
-    assert.equal(got, 40)
-    const row = (id: string) => sample.top_clients.find(({ client_id }) => client_id === id)!
-    /** Rates are rounded. */
-    const about = (rate: number, count: number): void => {
-      const inAll = rate * sample.seconds
-      assert.ok(Math.abs(inAll - count) <= 1 + count * 0.05, `${inAll}, not ${count}`)
+    /** Rates are rounded, and a busy machine spreads them over some samples. */
+    const about = (rateOf: (sample: Sample) => number | undefined, count: number): void => {
+      const inAll = samples.reduce((sum, each) => sum + (rateOf(each) ?? 0) * each.seconds, 0)
+      assert.ok(Math.abs(inAll - count) <= samples.length + count * 0.05, `${inAll}, not ${count}`)
     }
-    about(row('from').messages_in, 40)
-    about(row('to').messages_out, 40)
-    assert.equal(row('from').messages_out, 0)
-    assert.equal(row('from').username, 'alice')
-    about(row('from').bytes_in, 30 * (2 + 2 + 3 + 2 + 12) + 10 * (2 + 2 + 3 + 2 + 1))
-    assert.deepEqual(
-      sample.top_topics.map(({ topic, receivers }) => [topic, receivers]),
-      [
-        ['t/a', 1],
-        ['t/b', 1]
-      ]
-    )
-    about(sample.top_topics[0]!.messages, 30)
-    about(sample.top_topics[0]!.bytes, 360)
-    about(sample.top_topics[1]!.messages, 10)
+    const row = (id: string) => (each: Sample) => each.top_clients.find(({ client_id }) => client_id === id)
+    const topic = (name: string) => (each: Sample) => each.top_topics.find(({ topic }) => topic === name)
+    about(each => row('from')(each)?.messages_in, 40)
+    about(each => row('to')(each)?.messages_out, 40)
+    about(each => row('from')(each)?.bytes_in, 30 * (2 + 2 + 3 + 2 + 12) + 10 * (2 + 2 + 3 + 2 + 1))
+    about(each => topic('t/a')(each)?.messages, 30)
+    about(each => topic('t/a')(each)?.bytes, 360)
+    about(each => topic('t/b')(each)?.messages, 10)
+    const with_ = samples.filter(each => row('from')(each) !== undefined)
+    assert.ok(with_.length > 0)
+    for (const each of with_)
+      assert.deepEqual([row('from')(each)!.messages_out, row('from')(each)!.username], [0, 'alice'])
+    const receivers = samples.flatMap(each => each.top_topics.map(({ topic, receivers }) => `${topic} ${receivers}`))
+    assert.deepEqual([...new Set(receivers)].sort(), ['t/a 1', 't/b 1'])
     assert.equal(sample.sampled, 1)
     assert.deepEqual([sample.clients, sample.slow_count, sample.node], [2, 0, 'broker@127.0.0.1'])
     assert.ok(sample.memory.rss > sample.memory.heap_used && sample.cpu > 0 && sample.event_loop.busy > 0)

@@ -181,6 +181,7 @@ describe('over a restart', () => {
     await start()
     const { one: to } = await client('to')
     await to.subscribeAsync('w', { qos: 1 })
+    await to.endAsync() // so that it waits for it, whenever it comes
     const will = {
       topic: 'w',
       payload: Buffer.from('gone'),

@@ -17,6 +17,7 @@ import { Hooks } from '../../src/plugins/hooks.js'
 import { PluginStorage } from '../../src/store/plugin-storage.js'
 import { clientOf, sampleVerdicts } from '../support/acl-rows.js'
 import { startPostgres } from '../support/postgres.js'
+import { hangMs, until as untilDone } from '../support/server.js'
 
 // ---- the configuration
 
@@ -101,9 +102,12 @@ const inForce = {
   super_query: `select is_superuser ${byName}`
 }
 
+/** Neither a slow database nor a slow machine. */
+const patient = { connect_timeout: '60s', query_timeout: '60s' }
+
 /** Loads the plugin as its host does, with some keys changed or, as undefined, out of force. */
-async function load(t: TestContext, changes: Record<string, string | undefined> = {}) {
-  const lines = Object.entries({ ...inForce, ...changes }).flatMap(([key, value]) =>
+async function load(t: TestContext, changes: Record<string, string | undefined> = {}, hookMs = hangMs) {
+  const lines = Object.entries({ ...patient, ...inForce, ...changes }).flatMap(([key, value]) =>
     value === undefined ? [] : [`auth.pgsql.${key} = ${value}`]
   )
   const logged: { level: string; message: string }[] = []
@@ -121,7 +125,7 @@ async function load(t: TestContext, changes: Record<string, string | undefined> 
     child: () => log
   }
   // What the hooks log of a question that failed is not the plugin's.
-  const hooks = new Hooks({ ...log, error: () => {} })
+  const hooks = new Hooks({ ...log, error: () => {} }, { timeoutMs: hookMs })
   let trouble: string | undefined
   const running = await plugin.start({
     options: parse(lines.join('\n')),
@@ -416,7 +420,7 @@ test('auth-pgsql with ssl = true trusts the authority of cacertfile, and no othe
 // ---- a database that goes away
 
 async function until(done: () => boolean | Promise<boolean>): Promise<void> {
-  for (const end = Date.now() + 10_000; !(await done()); await sleep(20)) assert.ok(Date.now() < end, 'too late')
+  await untilDone('it is done', done)
 }
 
 test('auth-pgsql refuses while the database is away, and works by itself afterwards', async t => {
@@ -474,7 +478,7 @@ test('auth-pgsql makes nothing of an idle connection that is cut', async t => {
   const { login, trouble, logged } = await load(t)
   await login('plain', 'secret')
   await postgres.restart()
-  await sleep(100)
+  for (let turn = 0; turn < 10; turn++) await sleep(10) // so that this end has seen it, however late a timer is
   assert.equal(await login('plain', 'secret'), 'allow')
   assert.equal(trouble(), undefined)
   assert.deepEqual(logged(), [])
@@ -489,31 +493,29 @@ test('auth-pgsql with on_error = ignore leaves ACL questions, and no logins, to 
 })
 
 test('auth-pgsql gives up on a server that does not answer', async t => {
-  const { login, trouble } = await load(t, { connect_timeout: '300ms', query_timeout: '300ms' })
+  const { login, trouble } = await load(t, { connect_timeout: '2s', query_timeout: '2s' })
   t.after(() => postgres.restart())
   assert.equal(await login('plain', 'secret'), 'allow')
   postgres.freeze()
-  const began = Date.now()
+  const began = performance.now()
   assert.equal(await login('plain', 'secret'), 'failed')
-  assert.match(trouble()!, /did not answer within 300 ms \(auth\.pgsql\.query_timeout\)$/)
+  assert.match(trouble()!, /did not answer within 2000 ms \(auth\.pgsql\.query_timeout\)$/)
   assert.equal(await login('plain', 'secret'), 'failed')
-  assert.match(trouble()!, /did not answer within 300 ms \(auth\.pgsql\.server, auth\.pgsql\.connect_timeout\)$/)
-  assert.ok(Date.now() - began < 3000)
+  assert.match(trouble()!, /did not answer within 2000 ms \(auth\.pgsql\.server, auth\.pgsql\.connect_timeout\)$/)
+  assert.ok(performance.now() - began >= 3980, 'not before')
   await postgres.restart()
   await until(async () => (await login('plain', 'secret')) === 'allow')
 })
 
-test('auth-pgsql stop() ends within seconds and leaves no connection, in the middle of a query too', async t => {
-  const { login, stop } = await load(t)
+test('auth-pgsql stop() ends and leaves no connection, in the middle of a query that is never answered too', async t => {
+  const { login, stop } = await load(t, { query_timeout: '1h', connect_timeout: '1h' }, 3000)
   t.after(() => postgres.restart())
   await until(() => postgres.connections() === 0)
   assert.equal(await login('plain', 'secret'), 'allow')
   assert.equal(postgres.connections(), 1)
   postgres.freeze()
   const late = login('plain', 'secret')
-  const began = Date.now()
   await stop()
-  assert.ok(Date.now() - began < 3000)
   await until(() => postgres.connections() === 0)
   assert.equal(await late, 'failed')
 })
@@ -552,8 +554,8 @@ test('auth-pgsql check() names the refusals of a real server', real, async t => 
       new RegExp(`^user "${username}" may not do this: permission denied for .* \\(auth.pgsql.auth_query\\)$`)
     ],
     [
-      { auth_query: 'select pg_sleep(5)::text', query_timeout: '200ms' },
-      /took longer than 200 ms \(auth\.pgsql\.query_timeout\) \(auth\.pgsql\.auth_query\)$/
+      { auth_query: 'select pg_sleep(20)::text', query_timeout: '1s' },
+      /took longer than 1000 ms \(auth\.pgsql\.query_timeout\) \(auth\.pgsql\.auth_query\)$/
     ]
   ]
   for (const [changes, problem] of refused) {

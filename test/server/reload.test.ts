@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
@@ -155,9 +156,7 @@ const others: Record<string, string> = {
   'listener.api.N.allow_origins': 'https://ops.example.com'
 }
 
-test('a reload changes every key that it may, and tells of every one that needs a restart', {
-  timeout: 60_000
-}, async t => {
+test('a reload changes every key that it may, and tells of every one that needs a restart', async t => {
   const transports = ['tcp', 'ssl', 'ws', 'wss', 'api']
   const bind = (): string => transports.map(t => `listener.${t}.a = 127.0.0.1:0\n`).join('')
   const home = makeHome(t, { conf: `${bind()}store.type = memory` })
@@ -533,7 +532,10 @@ test('the log changes its level, format and files', async t => {
   await until('the same file', () => read('log/new.log').includes('still there'))
 })
 
-/** A plugin of the home: lets in who says the secret; its backend is away when that is `lost`, and `broken` does not start. */
+/**
+ * A plugin of the home: lets in who says the secret; its backend is away when that is `lost`, answers when the test
+ * says so when it is `slow`, and `broken` does not start.
+ */
 const gate = `
 const text = { parse: raw => raw, fallback: { value: '', text: '' } }
 export default {
@@ -541,7 +543,7 @@ export default {
   start({ options, hooks }) {
     if (options.password === 'broken') throw new Error('it does not start')
     hooks.on('client.authenticate', (_client, password) => String(password) === options.password ? 'allow' : 'deny')
-    return { check: async () => { if (options.password.includes('slow')) await new Promise(resolve => setTimeout(resolve, 150)); if (options.password.includes('lost')) throw new Error('the backend is away') } }
+    return { check: async () => { if (options.password.includes('slow')) await globalThis.tried; if (options.password.includes('lost')) throw new Error('the backend is away') } }
   }
 }
 `
@@ -602,6 +604,12 @@ test('who comes to a new port while a plugin is being tried waits, and is let in
     ['slow and lost', false]
   ] as const) {
     const port = await freePort()
+    let answer = (): void => {}
+    Object.assign(globalThis, {
+      tried: new Promise<void>(resolve => {
+        answer = resolve
+      })
+    })
     writeFileSync(home.path('etc/plugins/gate.conf'), `gate.password = ${password}`)
     conf(running, `listener.tcp.new = 127.0.0.1:${port}`)
     const reloaded = admin.call('reload', {}).then(
@@ -611,6 +619,9 @@ test('who comes to a new port while a plugin is being tried waits, and is let in
     await until('the port is open', () => opens(port))
     const raw = RawClient.over(t, connect(port, '127.0.0.1'))
     raw.send(connectPacket())
+    await once(raw.socket, 'connect')
+    assert.equal(raw.socket.bytesRead, 0)
+    answer()
     assert.equal((await raw.readPacket()).toString('hex'), isIn ? '20020004' : '') // no password: refused by the plugin
     assert.equal(await reloaded, isIn)
   }
@@ -678,9 +689,7 @@ test('set takes the words of the file, until a reload; show tells the value, the
   assert.equal(server.options.mqtt.maxPacketSize, 2 * 1024 * 1024)
 })
 
-test('broker reload, broker-ctl reload and SIGHUP do the same, in the words of broker check', {
-  timeout: 60_000
-}, async t => {
+test('broker reload, broker-ctl reload and SIGHUP do the same, in the words of broker check', async t => {
   const i = instance(t)
   assert.deepEqual(await i.broker('reload').then(({ code, err }) => [code, err]), [
     1,

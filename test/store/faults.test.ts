@@ -57,12 +57,10 @@ for (const fault of ['write', 'fsync', 'full'] as const) {
     assert.deepEqual(alarms(server), ['store_unwritable'])
     four.send(four.publication('kept', 'not yet', { qos: 1, id: 1 }))
     four.send(four.publication('kept', 'nor this', { qos: 2, id: 2 }))
-    const from = performance.now()
     four.send(four.publication('passing', 'flows', { qos: 1, id: 3 }))
     const ack = await four.next()
     assert.deepEqual([ack.type, ack.id], [4, 3], 'MQTT 3 is not answered, keeps its connection, and others are')
     assert.equal((await passing.nextOf(3)).payload, 'flows')
-    assert(performance.now() - from < 900, 'the next try is a second away')
 
     disk.fault = undefined
     await until('the alarm is over', () => alarms(server).length === 0)
@@ -125,16 +123,22 @@ test('a slow disk delays what must be kept, and nothing else', async t => {
   const passing = await Speaker.connect(t, to, { id: 'passing' })
   await passing.subscribe([['passing', 2]])
   const [waits, flows] = [await Speaker.connect(t, to), await Speaker.connect(t, to)]
+  const held: (() => void)[] = []
+  disk.delay = () => new Promise<void>(resolve => held.push(resolve))
   disk.fault = 'slow'
-  const from = performance.now()
   waits.send(waits.publication('kept', 'x', { qos: 1, id: 1 }))
   const answered: string[] = []
   const first = waits.nextOf(4).then(() => answered.push('waits'))
   flows.send(flows.publication('passing', 'x', { qos: 1, id: 1 }))
   const second = Promise.all([flows.nextOf(4), passing.nextOf(3)]).then(() => answered.push('flows'))
-  await Promise.all([first, second])
+  await second
+  await until('the disk is at it', () => held.length > 0)
+  await flows.heard()
+  assert.deepEqual(answered, ['flows'])
+  disk.fault = undefined
+  for (const go of held) go()
+  await first
   assert.deepEqual(answered, ['flows', 'waits'])
-  assert(performance.now() - from >= 195)
 })
 
 test('nothing acknowledged is lost and no QoS 2 doubled, whatever the disk does', async t => {

@@ -6,12 +6,14 @@ import type { Batch, Store } from '../../src/store/store.js'
 
 /**
  * `write`: nothing is written. `fsync`: it is, and the disk says it is not. `full`: there is no room. `slow`: 200 ms
- * for each commit.
+ * for each commit, unless the test decides.
  */
 export type Fault = 'write' | 'fsync' | 'full' | 'slow'
 
 export class FaultyDisk {
   fault: Fault | undefined
+  /** What a slow one waits for. */
+  delay: () => Promise<unknown> = () => sleep(200)
   /** Commits that failed. */
   failures = 0
 
@@ -34,7 +36,7 @@ export class FaultyDisk {
   async #commit(store: Store, fill: (batch: Batch) => void): Promise<void> {
     const { fault } = this
     if (fault === 'slow') {
-      await Promise.all([sleep(200), store.commit(fill)])
+      await Promise.all([this.delay(), store.commit(fill)])
     } else if (fault === 'fsync') {
       await store.commit(fill)
       this.#fail('UNAVAILABLE', 'fsync: input/output error')

@@ -212,13 +212,16 @@ export function lengthBytes(value: number): Buffer {
   return Buffer.from(out)
 }
 
+/** What only a hang meets, however slow or busy the machine is. */
+export const hangMs = 60_000
+
 /** Polls until `probe` gives something true; fails after `timeoutMs`. */
-export async function until<T>(what: string, probe: () => T | Promise<T>, timeoutMs = 5000): Promise<NonNullable<T>> {
-  const deadline = Date.now() + timeoutMs
+export async function until<T>(what: string, probe: () => T | Promise<T>, timeoutMs = hangMs): Promise<NonNullable<T>> {
+  const deadline = performance.now() + timeoutMs
   for (;;) {
     const value = await probe()
     if (value) return value as NonNullable<T>
-    if (Date.now() > deadline) throw new Error(`${what}: not within ${timeoutMs} ms`)
+    if (performance.now() > deadline) throw new Error(`${what}: not within ${timeoutMs} ms`)
     await new Promise(resolve => setTimeout(resolve, 10))
   }
 }

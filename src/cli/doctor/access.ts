@@ -8,7 +8,7 @@ import { showAddress, within } from '../../config/values.js'
 import { Hooks } from '../../plugins/hooks.js'
 import { PluginHost, pluginPaths } from '../../plugins/host.js'
 import { PluginStorage } from '../../store/plugin-storage.js'
-import { type Check, type DoctorContext, type Finding, needsConfig } from './finding.js'
+import { type Begun, type Check, type DoctorContext, type Finding, needsConfig } from './finding.js'
 
 const loopback = within([
   { address: '127.0.0.0', prefix: 8, family: 'ipv4' },
@@ -85,12 +85,10 @@ export const access: Check = context => {
 }
 
 /** Their backends: a running broker knows; else each is started, asked and stopped again. */
-export const plugins: Check = async context => {
+export const plugins: Check = context => {
   if (context.settings === undefined) return [needsConfig('plugins')]
   const why = 'without its backend a plugin refuses whom it would judge'
-  const warnings: string[] = []
-  const log = createLog({ level: 'warning', format: 'text', write: line => void warnings.push(line.trim()) })
-  const host = hostOf(context, log)
+  const host = hostOf(context, createLog())
   const remembered = host.remembered()
   if (remembered.length === 0) return [{ check: 'plugins', verdict: 'ok', found: 'none is loaded', why }]
   const conf = (name: string): string => context.near(host.conf(name))
@@ -103,23 +101,32 @@ export const plugins: Check = async context => {
       : { check: name, verdict: 'error', found: trouble, why, mend: mendOf(name) }
 
   if (context.broker.is === 'answering') {
-    const list = await new AdminClient(context.home.adminSocket, 1000).call('plugins list', {})
-    return remembered.map(name => {
-      const info = list.find(each => each.name.replaceAll('_', '-') === name)
+    const list = new AdminClient(context.home.adminSocket).call('plugins list', {})
+    const told = async (name: string): Promise<Finding> => {
+      const info = (await list).find(each => each.name.replaceAll('_', '-') === name)
       if (info?.active === true) return result(name, info.trouble)
       return { check: name, verdict: 'warning', found: 'is not loaded in the running broker', why, mend: mendOf(name) }
-    })
+    }
+    return remembered.map((name): Begun => ({ check: name, why, findings: told(name) }))
   }
-  const tried = await host.tryRemembered(1200)
-  await log.close()
-  return [
-    ...tried.map(({ name, trouble }) => result(name, trouble)),
-    ...warnings
-      .map(line => line.replace(/^.*? \[\w+\] /, ''))
-      .filter(line => !tried.some(({ trouble }) => trouble !== undefined && line.includes(trouble)))
-      .map(line => ({ check: 'plugins', verdict: 'warning', found: line, why }) as const)
-  ]
+  const tried = async (name: string): Promise<Finding[]> => {
+    const warnings: string[] = []
+    const log = createLog({ level: 'warning', format: 'text', write: line => void warnings.push(line.trim()) })
+    const trouble = await hostOf(context, log).try(name, backendMs)
+    await log.close()
+    return [
+      result(name, trouble),
+      ...warnings
+        .map(line => line.replace(/^.*? \[\w+\] /, ''))
+        .filter(line => trouble === undefined || !line.includes(trouble))
+        .map(line => ({ check: 'plugins', verdict: 'warning', found: line, why }) as const)
+    ]
+  }
+  return remembered.map((name): Begun => ({ check: name, why, findings: tried(name) }))
 }
+
+/** What a backend may take to answer once its plugin is loaded; less than a check has. */
+const backendMs = 1200
 
 function hostOf({ settings, home }: DoctorContext, log: ReturnType<typeof createLog>): PluginHost {
   return new PluginHost(

@@ -2,13 +2,13 @@
 import { accessSync, constants, existsSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { messageOf } from '../../base/errors.js'
-import { bytes, type Check, type DoctorContext, type Finding, sizeOf } from './finding.js'
+import { type Begun, bytes, type Check, type DoctorContext, type Finding, sizeOf } from './finding.js'
 import { store } from './store.js'
 
 const little = 100 * 1024 ** 2
 const enough = 1024 ** 3
 
-export const disk: Check = async context => {
+export const disk: Check = context => {
   const { home, settings } = context
   const log = settings?.options.log
   const logDir = dirname(home.path(log?.console.file ?? 'log/broker.log'))
@@ -20,15 +20,25 @@ export const disk: Check = async context => {
       ? undefined
       : home.path(kept.dir)
   return [
-    await room(home.data, 'the store, and what is remembered over a restart, cannot be written', 0, context),
-    await room(logDir, 'a log that cannot be written tells nothing', Math.max(0, logsMax - sizeOf(logDir)), context),
-    ...(elsewhere === undefined ? [] : [await room(elsewhere, 'the store cannot be written', 0, context)]),
-    ...(await store(context))
+    room(home.data, 'the store, and what is remembered over a restart, cannot be written', 0, context),
+    room(logDir, 'a log that cannot be written tells nothing', Math.max(0, logsMax - sizeOf(logDir)), context),
+    ...(elsewhere === undefined ? [] : [room(elsewhere, 'the store cannot be written', 0, context)]),
+    ...store(context)
   ]
 }
 
-async function room(dir: string, why: string, growth: number, { host, near }: DoctorContext): Promise<Finding> {
-  const check = `${near(dir)}/`
+function room(dir: string, why: string, growth: number, context: DoctorContext): Begun {
+  const check = `${context.near(dir)}/`
+  return { check, why, findings: free(check, dir, why, growth, context) }
+}
+
+async function free(
+  check: string,
+  dir: string,
+  why: string,
+  growth: number,
+  { host }: DoctorContext
+): Promise<Finding> {
   let at = dir
   while (!existsSync(at)) at = dirname(at)
   try {

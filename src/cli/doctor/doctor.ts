@@ -1,7 +1,8 @@
 /**
  * `broker doctor`: what is wrong, or will be, with this home and this host, why that
  * matters, and the command that mends it. It changes nothing, whether the broker
- * runs or not, and a check that does not end in time is answered for.
+ * runs or not, and every check that was begun is in the report: one that does not end
+ * in time is told as late.
  */
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -16,6 +17,7 @@ import { access, plugins } from './access.js'
 import { certificates, secrets } from './certificates.js'
 import { disk } from './disk.js'
 import {
+  type Begun,
   type BrokerState,
   type Check,
   type DoctorContext,
@@ -29,7 +31,9 @@ import { ports } from './ports.js'
 import { configuration, running } from './running.js'
 import { clock, software } from './software.js'
 
-const groups: readonly (readonly [title: string, ...checks: Check[]])[] = [
+type Group = readonly [title: string, ...checks: Check[]]
+
+const groups: readonly Group[] = [
   ['Configuration', configuration],
   ['Broker', running],
   ['Ports', ports],
@@ -40,9 +44,15 @@ const groups: readonly (readonly [title: string, ...checks: Check[]])[] = [
   ['Software and clock', software, clock]
 ]
 
+export interface Patience {
+  /** Until a broker that says nothing is told as silent. */
+  readonly pingMs: number
+  /** Until a check is told as late. */
+  readonly checkMs: number
+}
+
 /** Together with Node's own start below the three seconds that are promised. */
-const pingMs = 700
-const checkMs = 1500
+const patience: Patience = { pingMs: 700, checkMs: 1500 }
 
 export const thisHost: Host = {
   platform: process.platform,
@@ -69,46 +79,70 @@ export interface Report {
 export async function doctor(
   home: Home,
   io: Io,
-  { json, host = thisHost }: { json: boolean; host?: Host }
+  { json, host = thisHost, ...more }: { json: boolean; host?: Host } & Partial<Patience>
 ): Promise<number> {
-  const report = await examine(home, host)
+  const report = await examine(home, host, more)
   if (json) io.out(JSON.stringify(report))
   else io.out(await shown(report))
   if (report.worst === 'error') return Exit.failed
   return report.worst === 'warning' ? Exit.warnings : Exit.ok
 }
 
-export async function examine(home: Home, host: Host): Promise<Report> {
-  const [broker, read] = await Promise.all([stateOf(home), readAll(home)])
+export async function examine(
+  home: Home,
+  host: Host,
+  {
+    pingMs = patience.pingMs,
+    checkMs = patience.checkMs,
+    of = groups
+  }: Partial<Patience> & { of?: readonly Group[] } = {}
+): Promise<Report> {
+  const broker = await stateOf(home, pingMs)
   const inHome = (file: string): string => (file.startsWith(`${home.root}/`) ? file.slice(home.root.length + 1) : file)
-  const context: DoctorContext = { home, host, broker, ...read, near: inHome }
+  const context: DoctorContext = { home, host, broker, patienceMs: checkMs, ...readAll(home), near: inHome }
   const found = await Promise.all(
-    groups.map(async ([group, ...checks]) =>
-      (await Promise.all(checks.map(check => inTime(group, check, context)))).flat().map(f => ({ group, ...f }))
-    )
+    of.map(async ([group, ...checks]) => {
+      const begun = checks.flatMap(check => begin(group, check, context))
+      const findings = await Promise.all(begun.map(each => ('findings' in each ? inTime(each, checkMs) : [each])))
+      return findings.flat().map(f => ({ group, ...f }))
+    })
   )
   const checks = found.flat()
   const worst = verdicts.findLast(v => v !== 'unknown' && checks.some(f => f.verdict === v)) ?? 'ok'
   return { worst, checks }
 }
 
-/** One check that throws or hangs must not hide what the others saw. */
-async function inTime(group: string, check: Check, context: DoctorContext): Promise<readonly Finding[]> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<readonly Finding[]>(resolve => {
-    const found = `no answer within ${checkMs / 1000} s`
-    timer = setTimeout(() => resolve([{ check: group.toLowerCase(), verdict: 'unknown', found }]), checkMs)
-  })
+/** One check that throws must not hide what the others saw. */
+function begin(group: string, check: Check, context: DoctorContext): readonly (Finding | Begun)[] {
   try {
-    return await Promise.race([check(context), late])
+    return check(context)
   } catch (err) {
     return [{ check: group.toLowerCase(), verdict: 'unknown', found: messageOf(err) }]
+  }
+}
+
+/** Nor must one that hangs; and it is told itself. */
+async function inTime({ check, why, findings }: Begun, checkMs: number): Promise<readonly Finding[]> {
+  const about = { check, ...(why === undefined ? {} : { why }) }
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<Finding>(resolve => {
+    const found = `late: no answer within ${checkMs / 1000} s`
+    const mend = ['broker doctor   (again: a host that is busy may have been all)']
+    timer = setTimeout(
+      () => resolve({ why: 'it hangs, or the host is very busy', ...about, verdict: 'warning', found, mend }),
+      checkMs
+    )
+  })
+  try {
+    return [await Promise.race([findings, late])].flat()
+  } catch (err) {
+    return [{ ...about, verdict: 'unknown', found: messageOf(err) }]
   } finally {
     clearTimeout(timer)
   }
 }
 
-async function stateOf(home: Home): Promise<BrokerState> {
+async function stateOf(home: Home, pingMs: number): Promise<BrokerState> {
   try {
     return { is: 'answering', pong: await new AdminClient(home.adminSocket, pingMs).call('node ping', {}) }
   } catch (err) {
@@ -119,18 +153,21 @@ async function stateOf(home: Home): Promise<BrokerState> {
   }
 }
 
-async function readAll(home: Home): Promise<Pick<DoctorContext, 'settings' | 'problems'>> {
+function readAll(home: Home): Pick<DoctorContext, 'settings' | 'problems'> {
   try {
-    const settings = readSettings(home)
-    try {
-      const { checkAll } = await import('../check.js')
-      await checkAll(home)
-      return { settings, problems: undefined }
-    } catch (err) {
-      return { settings, problems: messageOf(err) }
-    }
+    return { settings: readSettings(home), problems: problemsOf(home) }
   } catch (err) {
-    return { settings: undefined, problems: messageOf(err) }
+    return { settings: undefined, problems: Promise.resolve(messageOf(err)) }
+  }
+}
+
+async function problemsOf(home: Home): Promise<string | undefined> {
+  try {
+    const { checkAll } = await import('../check.js')
+    await checkAll(home)
+    return undefined
+  } catch (err) {
+    return messageOf(err)
   }
 }
 

@@ -37,8 +37,10 @@ export interface DoctorContext {
   /** Undefined when the configuration is not valid. */
   readonly settings: Settings | undefined
   /** Every problem of the files under etc/, those of plugins included. */
-  readonly problems: string | undefined
+  readonly problems: Promise<string | undefined>
   readonly broker: BrokerState
+  /** What a check may take; one that would be late for a part of its answer gives the rest before. */
+  readonly patienceMs: number
   /** What is shown of a path: its part below the home. */
   near(file: string): string
 }
@@ -49,7 +51,15 @@ export type BrokerState =
   | { readonly is: 'closed'; readonly why: string }
   | { readonly is: 'stopped' }
 
-export type Check = (context: DoctorContext) => Promise<readonly Finding[]> | readonly Finding[]
+/** What was begun and is not done yet. It has its name from the start, so that it is told even when it never ends. */
+export interface Begun {
+  readonly check: string
+  readonly why?: string
+  readonly findings: Promise<Finding | readonly Finding[]>
+}
+
+/** What it has to wait for is begun, never awaited. */
+export type Check = (context: DoctorContext) => readonly (Finding | Begun)[]
 
 /** What a check needs of a configuration that is not valid. */
 export const needsConfig = (check: string): Finding => ({

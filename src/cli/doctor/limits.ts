@@ -6,28 +6,35 @@
 import { freemem, totalmem } from 'node:os'
 import { getHeapStatistics } from 'node:v8'
 import { listenersOf } from '../../config/broker-keys.js'
-import { bytes, type Check, type DoctorContext, type Finding, type Host, needsConfig } from './finding.js'
+import { type Begun, bytes, type Check, type DoctorContext, type Finding, type Host, needsConfig } from './finding.js'
 
 /** Beside the clients: the listeners, the log, plugins' connections, the store. */
 const ownFiles = 100
 /** Memory of a client that is connected and silent. */
 const bytesPerClient = 13 * 1024
 
-export const limits: Check = async context => {
+export const limits: Check = context => {
   if (context.settings === undefined) return [needsConfig('limits')]
   const { host } = context
   const listeners = listenersOf(context.settings.options)
   const clients = listeners.reduce((sum, l) => sum + l.maxClients, 0)
-  const files = await openFiles(context)
-  const reachable = Math.min(clients, Math.max(1, (files ?? Number.POSITIVE_INFINITY) - ownFiles))
-  const plan = {
-    clients: reachable,
+  const packet = context.settings.options.mqtt.maxPacketSize
+  const files = openFiles(context)
+  const plan = files.then(limit => ({
+    clients: Math.min(clients, Math.max(1, (limit ?? Number.POSITIVE_INFINITY) - ownFiles)),
     backlog: Math.max(...listeners.map(l => l.backlog)),
-    packet: context.settings.options.mqtt.maxPacketSize,
+    packet,
     ports: listeners.map(l => l.bind.port)
-  }
-  return [openFilesFinding(files, clients, host), ...(await kernel(plan, host)), memory(plan.clients, host)]
+  }))
+  return [
+    { check: 'open files', why: whyFiles, findings: files.then(limit => openFilesFinding(limit, clients, host)) },
+    ...kernel(plan, host),
+    { check: 'memory', why: whyMemory, findings: plan.then(({ clients }) => memory(clients, host)) }
+  ]
 }
+
+const whyFiles = 'every client is an open file: beyond the limit nobody else gets in, and the log cannot be opened'
+const whyMemory = 'a host without memory ends the broker, or swaps and answers nobody in time'
 
 async function openFiles({ host, broker }: DoctorContext): Promise<number | undefined> {
   // Node raises the soft limit to the hard one when it starts, so ours is what a broker from here would have.
@@ -46,7 +53,7 @@ function openFilesFinding(limit: number | undefined, clients: number, { platform
     return { check, verdict: 'unknown', found: 'the limit cannot be read' }
   const needed = clients + ownFiles
   const found = `${limit === Number.POSITIVE_INFINITY ? 'no limit' : `at most ${limit}`}; listeners take up to ${clients} clients`
-  const why = 'every client is an open file: beyond the limit nobody else gets in, and the log cannot be opened'
+  const why = whyFiles
   if (limit >= needed) return { check, verdict: 'ok', found, why }
   const to = Math.min(1_048_576, 2 ** Math.ceil(Math.log2(needed)))
   const mend =
@@ -123,37 +130,40 @@ const darwin: readonly Setting[] = [
   { name: 'kern.maxfilesperproc', wanted: p => p.clients + ownFiles, why: 'the open files of one process' }
 ]
 
-async function kernel(plan: Plan, host: Host): Promise<Finding[]> {
+function kernel(plan: Promise<Plan>, host: Host): (Finding | Begun)[] {
   const table = host.platform === 'linux' ? linux : host.platform === 'darwin' ? darwin : []
   if (table.length === 0)
     return [{ check: 'kernel', verdict: 'unknown', found: `its settings are not known on ${host.platform}` }]
-  const all = await Promise.all(
-    table.map(async ({ name, field = 0, wanted, why }): Promise<Finding | undefined> => {
-      const values = (await settingOf(name, host))?.trim().split(/\s+/)
-      const now = Number(values?.[field] ?? Number.NaN)
-      if (values === undefined || Number.isNaN(now)) {
-        // Without the firewall's module there is no such table to fill; the rest may be hidden in a container.
-        if (name.includes('conntrack')) return undefined
-        return { check: name, verdict: 'unknown', found: 'cannot be read here', why }
-      }
-      const need = wanted(plan)
-      if (now >= need) return { check: name, verdict: 'ok', found: values.join(' '), why }
-      const to = values.with(field, String(need)).join(' ')
-      return {
-        check: name,
-        verdict: 'warning',
-        found: `${values.join(' ')}; this configuration needs ${need}`,
-        why,
-        mend: [
-          to.includes(' ') ? `sudo sysctl -w "${name}=${to}"` : `sudo sysctl -w ${name}=${to}`,
-          ...(host.platform === 'linux'
-            ? [`to keep it: echo '${name} = ${to}' | sudo tee -a /etc/sysctl.d/60-broker.conf`]
-            : [])
-        ]
-      }
-    })
-  )
-  return [...all.filter(f => f !== undefined), ...(await portRange(plan, host))]
+  return [
+    ...table.map(each => ({ check: each.name, why: each.why, findings: plan.then(plan => setting(each, plan, host)) })),
+    ...(host.platform === 'linux' ? [{ check: localPorts, findings: plan.then(plan => portRange(plan, host)) }] : [])
+  ]
+}
+
+async function setting({ name, field = 0, wanted, why }: Setting, plan: Plan, host: Host): Promise<readonly Finding[]> {
+  const values = (await settingOf(name, host))?.trim().split(/\s+/)
+  const now = Number(values?.[field] ?? Number.NaN)
+  if (values === undefined || Number.isNaN(now)) {
+    // Without the firewall's module there is no such table to fill; the rest may be hidden in a container.
+    return name.includes('conntrack') ? [] : [{ check: name, verdict: 'unknown', found: 'cannot be read here', why }]
+  }
+  const need = wanted(plan)
+  if (now >= need) return [{ check: name, verdict: 'ok', found: values.join(' '), why }]
+  const to = values.with(field, String(need)).join(' ')
+  return [
+    {
+      check: name,
+      verdict: 'warning',
+      found: `${values.join(' ')}; this configuration needs ${need}`,
+      why,
+      mend: [
+        to.includes(' ') ? `sudo sysctl -w "${name}=${to}"` : `sudo sysctl -w ${name}=${to}`,
+        ...(host.platform === 'linux'
+          ? [`to keep it: echo '${name} = ${to}' | sudo tee -a /etc/sysctl.d/60-broker.conf`]
+          : [])
+      ]
+    }
+  ]
 }
 
 async function settingOf(name: string, host: Host): Promise<string | undefined> {
@@ -161,10 +171,11 @@ async function settingOf(name: string, host: Host): Promise<string | undefined> 
   return await host.run('sysctl', '-n', name)
 }
 
+const localPorts = 'net.ipv4.ip_local_port_range'
+
 /** emqttd's guide opens the range to 1000–65535, where any outgoing connection may sit on a listener's port. */
-async function portRange({ ports }: Plan, host: Host): Promise<Finding[]> {
-  if (host.platform !== 'linux') return []
-  const check = 'net.ipv4.ip_local_port_range'
+function portRange({ ports }: Plan, host: Host): Finding[] {
+  const check = localPorts
   const [first, last] = (host.read('/proc/sys/net/ipv4/ip_local_port_range') ?? '').trim().split(/\s+/).map(Number)
   if (first === undefined || last === undefined) return [{ check, verdict: 'unknown', found: 'cannot be read here' }]
   const kept = host.read('/proc/sys/net/ipv4/ip_local_reserved_ports')?.trim() ?? ''
@@ -201,7 +212,7 @@ function memory(clients: number, host: Host): Finding {
   const need = clients * bytesPerClient
   const heap = getHeapStatistics().heap_size_limit
   const found = `${bytes(free)} of ${bytes(total)} free; ${clients} silent clients take about ${bytes(need)}`
-  const why = 'a host without memory ends the broker, or swaps and answers nobody in time'
+  const why = whyMemory
   const lower = 'lower listener.*.max_clients in etc/broker.conf, or add memory'
   // On macOS free memory leaves out what the system gives back at once, so only the total is held against the need.
   const usable = host.platform === 'linux' ? free : total

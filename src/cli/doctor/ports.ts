@@ -4,35 +4,39 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { apisOf, type ListenerOptions, listenersOf } from '../../config/broker-keys.js'
 import { showAddress } from '../../config/values.js'
 import { portOwner } from '../../net/port-owner.js'
-import { type Check, type DoctorContext, type Finding, needsConfig } from './finding.js'
+import { type Begun, type Check, type DoctorContext, type Finding, needsConfig } from './finding.js'
 
-/** Where many processes run, looking through their files takes longer than anybody waits for. */
-const holderMs = 1200
-
-export const ports: Check = async context => {
+export const ports: Check = context => {
   if (context.settings === undefined) return [needsConfig('ports')]
   const { options } = context.settings
-  return await Promise.all([
-    ...listenersOf(options).map(l => port(l, context)),
-    ...apisOf(options).map(async l => milder(await port({ ...l, transport: 'api' }, context)))
-  ])
+  return [
+    ...listenersOf(options).map(l => ({ ...door(l), findings: port(l, context) })),
+    ...apisOf(options).map(l => {
+      const api = { ...l, transport: 'api' }
+      return { ...door(api), why: whyApi, findings: port(api, context).then(milder) }
+    })
+  ]
 }
+
+const whyPort = 'a listener that cannot open its port stops the start of the broker'
+const whyApi = 'without its port the broker runs without its management API'
+const door = ({ transport, name }: Door): Omit<Begun, 'findings'> => ({ check: `${transport}:${name}`, why: whyPort })
 
 /** The management API's port keeps nothing from starting. */
 const milder = (finding: Finding): Finding => ({
   ...finding,
   verdict: finding.verdict === 'error' ? 'warning' : finding.verdict,
-  why: 'without its port the broker runs without its management API'
+  why: whyApi
 })
 
 interface Door extends Pick<ListenerOptions, 'name' | 'bind'> {
   readonly transport: string
 }
 
-async function port({ transport, name, bind }: Door, { broker, host }: DoctorContext): Promise<Finding> {
+async function port({ transport, name, bind }: Door, { broker, host, patienceMs }: DoctorContext): Promise<Finding> {
   const check = `${transport}:${name}`
   const where = showAddress(bind)
-  const why = 'a listener that cannot open its port stops the start of the broker'
+  const why = whyPort
   if (broker.is === 'answering' && broker.pong.phase === 'running') {
     const open = broker.pong.listeners.find(l => l.name === check)
     // Port 0 is whichever was free.
@@ -64,7 +68,9 @@ async function port({ transport, name, bind }: Door, { broker, host }: DoctorCon
   const key = `listener.${transport}.${name}`
   switch (failure) {
     case 'EADDRINUSE': {
-      const holder = await Promise.race([portOwner(bind.port), sleep(holderMs, undefined, { ref: false })])
+      // Where many processes run, looking through their files takes longer than anybody waits for.
+      const enough = sleep(patienceMs * 0.8, undefined, { ref: false })
+      const holder = await Promise.race([portOwner(bind.port, patienceMs), enough])
       const pid = /\(pid (\d+)\)/.exec(holder ?? '')?.[1]
       return {
         check,

@@ -5,25 +5,20 @@ import { version } from '../../base/home.js'
 import { holderOf } from '../../base/lock.js'
 import { wordOf } from '../failure.js'
 import { lastLines } from '../logs.js'
-import type { Check, DoctorContext, Finding } from './finding.js'
+import type { Begun, Check, DoctorContext, Finding } from './finding.js'
 
 export const configuration: Check = ({ problems, home }) => [
-  problems === undefined
-    ? { check: 'configuration', verdict: 'ok', found: `${home.conf} and what it names are valid`, why: refused }
-    : { check: 'configuration', verdict: 'error', found: problems, why: refused, mend: ['broker check'] }
+  { check: 'configuration', why: refused, findings: problems.then(all => judged(all, home.conf)) }
 ]
+
+const judged = (problems: string | undefined, conf: string): Finding =>
+  problems === undefined
+    ? { check: 'configuration', verdict: 'ok', found: `${conf} and what it names are valid`, why: refused }
+    : { check: 'configuration', verdict: 'error', found: problems, why: refused, mend: ['broker check'] }
 
 const refused = 'a broker with a wrong configuration does not start'
 
-/** Less than a check has. */
-const alarmsMs = 1000
-
-export const running: Check = async context => [
-  broker(context),
-  ...(await alarms(context)),
-  keeper(context),
-  ...crash(context)
-]
+export const running: Check = context => [broker(context), ...alarms(context), keeper(context), ...crash(context)]
 
 function broker({ broker, home, host }: DoctorContext): Finding {
   const check = 'broker'
@@ -56,17 +51,20 @@ function broker({ broker, home, host }: DoctorContext): Finding {
   }
 }
 
-async function alarms({ broker, home }: DoctorContext): Promise<Finding[]> {
+function alarms({ broker, home }: DoctorContext): Begun[] {
   if (broker.is !== 'answering') return []
   const check = 'alarms'
   const why = 'what the broker says that somebody should see to'
-  const all = await new AdminClient(home.adminSocket, alarmsMs).call('alarms list', {})
-  if (all.length === 0) return [{ check, verdict: 'ok', found: 'none', why }]
+  return [{ check, why, findings: raised(check, why, new AdminClient(home.adminSocket)) }]
+}
+
+async function raised(check: string, why: string, admin: AdminClient): Promise<Finding> {
+  const all = await admin.call('alarms list', {})
+  if (all.length === 0) return { check, verdict: 'ok', found: 'none', why }
   const worst = all.every(({ severity }) => severity === 'warning') ? 'warning' : 'error'
   const titles = [...new Set(all.map(({ title }) => title))]
-  return [
-    { check, verdict: worst, found: `${all.length}: ${titles.join('; ')}`, why, mend: ['broker-ctl alarms list'] }
-  ]
+  const found = `${all.length}: ${titles.join('; ')}`
+  return { check, verdict: worst, found, why, mend: ['broker-ctl alarms list'] }
 }
 
 function keeper({ broker, home, host }: DoctorContext): Finding {

@@ -4,7 +4,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { messageOf } from '../../base/errors.js'
 import { packageRoot } from '../../base/home.js'
-import type { Check, DoctorContext, Finding } from './finding.js'
+import type { Begun, Check, DoctorContext, Finding, Host } from './finding.js'
 
 interface Manifest {
   readonly version: string
@@ -15,13 +15,13 @@ interface Manifest {
 /** Compiled for one platform and one Node: what was copied from another host does not load. */
 const native = ['bcrypt', 'lmdb']
 
-export const software: Check = async () => {
+export const software: Check = () => {
   const { engines, dependencies } = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as Manifest
   const isOurs = (name: string): boolean => Object.hasOwn(dependencies, name)
   return [
     node(process.versions.node, engines.node),
     packages(dependencies),
-    ...(await Promise.all(native.filter(isOurs).map(loads)))
+    ...native.filter(isOurs).map(name => ({ check: name, why: whyLoad(name), findings: loads(name) }))
   ]
 }
 
@@ -84,8 +84,11 @@ function compare(a: string, b: string): number {
   return at === undefined ? 0 : (x[at] ?? 0) - (y[at] ?? 0)
 }
 
+const whyLoad = (name: string): string =>
+  name === 'bcrypt' ? 'passwords that are stored as bcrypt cannot be checked' : 'nothing can be stored'
+
 export async function loads(name: string): Promise<Finding> {
-  const why = name === 'bcrypt' ? 'passwords that are stored as bcrypt cannot be checked' : 'nothing can be stored'
+  const why = whyLoad(name)
   try {
     await import(name)
     return { check: name, verdict: 'ok', found: `loads (${installedVersion(name)})`, why }
@@ -101,7 +104,7 @@ export async function loads(name: string): Promise<Finding> {
 }
 
 /** No certificate is valid and no token is in force on a host that thinks it is 1970. */
-export const clock: Check = async context => [sane(context), await synchronised(context)]
+export const clock: Check = context => [sane(context), synchronised(context)]
 
 function sane({ host, home, near }: DoctorContext): Finding {
   const now = host.now()
@@ -119,9 +122,13 @@ function sane({ host, home, near }: DoctorContext): Finding {
   return { check: 'clock', verdict: 'warning', found: `${found} UTC, but ${near(later)} is from the future`, why, mend }
 }
 
-async function synchronised({ host }: DoctorContext): Promise<Finding> {
+function synchronised({ host }: DoctorContext): Begun {
   const check = 'time service'
   const why = 'a clock that nobody corrects drifts by seconds a day'
+  return { check, why, findings: timeService(check, why, host) }
+}
+
+async function timeService(check: string, why: string, host: Host): Promise<Finding> {
   if (host.platform !== 'linux') {
     return { check, verdict: 'unknown', found: `cannot be asked on ${host.platform} without the administrator`, why }
   }

@@ -3,11 +3,11 @@ import { existsSync, readdirSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { lastBackup } from '../../store/maintenance.js'
 import { dataFile, restoredFile } from '../../store/open.js'
-import { bytes, type DoctorContext, type Finding, needsConfig, sizeOf } from './finding.js'
+import { type Begun, bytes, type DoctorContext, type Finding, needsConfig, sizeOf } from './finding.js'
 
 const why = 'sessions, queues and retained messages that outlive a restart'
 
-export async function store(context: DoctorContext): Promise<Finding[]> {
+export function store(context: DoctorContext): (Finding | Begun)[] {
   const { home, settings, near } = context
   if (settings === undefined) return [needsConfig('store')]
   const { type, dir, sync, syncInterval } = settings.options.store
@@ -19,7 +19,7 @@ export async function store(context: DoctorContext): Promise<Finding[]> {
   const check = near(dataFile(directory))
   const lost = `${syncInterval / 1000} s`
   return [
-    await file(check, directory, context),
+    { check, why, findings: file(check, directory, context) },
     synced(sync, lost),
     ...aside(directory, context),
     ...(existsSync(dataFile(directory)) ? [backup(directory, context)] : [])
