@@ -1,5 +1,5 @@
-import type { AclExplanation } from '../access/access.js'
 import { BrokerError } from '../base/errors.js'
+import type { AclExplanation } from '../ops/operations.js'
 import { command, visible } from './command.js'
 
 const explained = ({ allowed, by, cached, rules }: AclExplanation): string => {

@@ -1,4 +1,4 @@
-import type { LoginTrial } from '../access/access.js'
+import type { LoginTrial } from '../ops/operations.js'
 import { command, visible } from './command.js'
 
 const print = ({ asked, admitted, superuser, connack, reason, ban }: LoginTrial): string => {

@@ -1,6 +1,6 @@
 import { BrokerError } from '../base/errors.js'
 import { clock } from '../base/uptime.js'
-import type { MessageExplanation } from '../observe/explain/message.js'
+import type { MessageExplanation } from '../ops/operations.js'
 import { command, visible } from './command.js'
 
 const causes = {

@@ -1,6 +1,6 @@
 /** The store: while the broker runs these go through its admin socket, else src/cli/store.ts does the same. */
 
-import type { StoreState } from '../store/maintenance.js'
+import type { StoreState } from '../ops/operations.js'
 import { command, line } from './command.js'
 
 const told = ({ file, size, free, records, journal }: StoreState): string =>

@@ -1,5 +1,4 @@
-import type { TraceKind, TraceTerms } from '../observe/trace/trace.js'
-import type { Operations } from '../ops/operations.js'
+import type { Operations, TraceKind, TraceTerms } from '../ops/operations.js'
 import { command, visible } from './command.js'
 
 /** What a command did; the name of the file is told when it was not given. */

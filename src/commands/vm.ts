@@ -1,5 +1,5 @@
 /** emqttd's `vm`: the machine under this broker is Node.js, and the figures are Node's. */
-import type { VmFigures } from '../observe/vm.js'
+import type { VmFigures } from '../ops/operations.js'
 import { command, line } from './command.js'
 
 /** emqttd's lines of the ports are two narrower. */

@@ -24,6 +24,8 @@ import type { Sample } from './samples.js'
 /** A list that may be long: it is read over many turns of the event loop, while what it lists goes on changing. */
 export type Rows<T> = Generator<T, void, undefined>
 
+export type { AclExplanation, LoginTrial, MessageExplanation, PluginInfo, StoreState, TraceKind, TraceTerms, VmFigures }
+
 type Awaitable<T> = T | Promise<T>
 
 /** `drain`: what was written goes out first; `fast`: it does not. */

@@ -7,7 +7,6 @@
 import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import { createStream, type RotatingFileStream } from 'rotating-file-stream'
-import type { LogOptions } from '../../config/broker-keys.js'
 import type { Level, Sink } from './log.js'
 
 /** Milliseconds that a line may wait for others. */
@@ -44,11 +43,29 @@ class Lines {
   }
 }
 
+/** `log.*` of the configuration, as far as files are concerned. */
+export interface LogFileOptions {
+  readonly console: LogFile & {
+    readonly to: 'off' | 'file' | 'console' | 'both'
+    readonly level: Level
+    readonly format: Sink['format']
+  }
+  readonly error: LogFile
+}
+
+interface LogFile {
+  readonly file: string
+  /** Bytes after which it is rotated. */
+  readonly size: number
+  /** How many old ones are kept. */
+  readonly count: number
+}
+
 /** How long after an error a file is tried again. */
 const retryMs = 5000
 
 /** The sinks that `log.*` asks for, apart from the terminal. */
-export function fileSinks({ console, error }: LogOptions, path: (relative: string) => string): Sink[] {
+export function fileSinks({ console, error }: LogFileOptions, path: (relative: string) => string): Sink[] {
   const { to, level, format } = console
   if (to === 'off') return []
   const errors = rotatingFile(path(error.file), error, { target: 'error', level: 'error', format })
