@@ -4,6 +4,7 @@
  * accept of a socket and at CONNECT; a ban whose time is over goes by itself.
  */
 import { isIP } from 'node:net'
+import type { ClientRef } from '../base/client-ref.js'
 import { BrokerError } from '../base/errors.js'
 import type { JsonRecords } from '../base/json-records.js'
 import { type Network, parseNetwork, within } from '../config/values.js'
@@ -19,12 +20,6 @@ export interface Ban {
   /** Undefined: for ever. */
   readonly until?: number
   readonly reason?: string
-}
-
-export interface ClientRef {
-  readonly clientId: string
-  readonly username: string | undefined
-  readonly address: string
 }
 
 export interface BanTerms {

@@ -1,6 +1,6 @@
 /** Who a client is, or says that it is: for the log, traces, bans and the history of connections. */
 import type { Identity } from '../access/access.js'
-import type { ClientRef } from '../access/banned.js'
+import type { ClientRef } from '../base/client-ref.js'
 import type { Origin } from '../net/connection.js'
 
 export class ClientCard {

@@ -1,7 +1,7 @@
 /** What a channel needs of the broker: who judges, where sessions and messages go, and who is told. */
 import type { Admission, Identity } from '../access/access.js'
-import type { ClientRef } from '../access/banned.js'
 import type { Action, ClientInfo } from '../base/client-info.js'
+import type { ClientRef } from '../base/client-ref.js'
 import type { Log } from '../base/log/log.js'
 import type { Ingress } from '../delivery/ingress.js'
 import type { ConnectionPolicy } from './aedes/policy.js'

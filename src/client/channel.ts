@@ -7,8 +7,8 @@
  */
 import { randomUUID } from 'node:crypto'
 import type { Identity } from '../access/access.js'
-import type { ClientRef } from '../access/banned.js'
 import type { EndReason } from '../base/client-info.js'
+import type { ClientRef } from '../base/client-ref.js'
 import { RateLimit } from '../base/rate-limit.js'
 import { Inbound, type PublishPolicy } from '../delivery/inbound.js'
 import { type Link, OutgoingAliases } from '../delivery/session/link.js'
@@ -499,22 +499,6 @@ export class Channel implements Handler, PublishPolicy, PolicyClient {
   /** Messages that its session has dropped during this connection. */
   get dropped(): number {
     return (this.#session?.dropped ?? 0) - this.#droppedBefore
-  }
-
-  get ref(): ClientRef {
-    return this.card.ref
-  }
-
-  get peername(): string {
-    return this.card.peername
-  }
-
-  get version(): 4 | 5 {
-    return this.link.version
-  }
-
-  get out() {
-    return this.link.out
   }
 
   topicOfAlias(alias: number, isSent: boolean): string | undefined {

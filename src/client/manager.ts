@@ -23,7 +23,8 @@ import { addressIn } from '../net/peer.js'
 import type { Alarms } from '../observe/alarms.js'
 import { Metrics } from '../observe/metrics.js'
 import { SlowClientMonitor } from '../observe/slow-clients.js'
-import { type TraceInfo, type TraceKind, Tracer, type TraceTerms } from '../observe/trace/trace.js'
+import type { TraceInfo, TraceKind } from '../observe/trace/trace-file.js'
+import { Tracer, type TraceTerms } from '../observe/trace/tracer.js'
 import { Persistence } from '../persistence/persistence.js'
 import { aliveKey, aliveMs, type Counts, restore } from '../persistence/restore.js'
 import type { Message as HookMessage, Hooks } from '../plugins/hooks.js'
@@ -262,7 +263,7 @@ export class ClientManager {
     const isMeant = concerns(ban)
     let count = 0
     await this.#eachChannel(channel => {
-      if (!isMeant(channel.ref)) return
+      if (!isMeant(channel.card.ref)) return
       channel.ban(sayBan(ban))
       count++
     })

@@ -6,8 +6,8 @@
  */
 import type { Writable } from 'node:stream'
 import type { Metrics } from '../observe/metrics.js'
-import type { PacketObserver } from '../observe/trace/trace.js'
 import { copyBytes } from '../wire/encode.js'
+import type { PacketObserver } from './packet-observer.js'
 
 const first = 1024
 

@@ -7,14 +7,16 @@
  * What cannot be done throws a BrokerError.
  */
 import type { AclExplanation, LoginTrial } from '../access/access.js'
-import type { BanTerms, ClientRef } from '../access/banned.js'
+import type { BanTerms } from '../access/banned.js'
 import type { Action } from '../base/client-info.js'
+import type { ClientRef } from '../base/client-ref.js'
 import type { Level, LogTarget, Sink } from '../base/log/log.js'
 import type { ListenerInfo } from '../net/listener-info.js'
 import type { MessageExplanation, MessageQuestion } from '../observe/explain/message.js'
 import type { MetricName } from '../observe/metrics.js'
 import type { Stats } from '../observe/stats.js'
-import type { TraceKind, TraceTerms } from '../observe/trace/trace.js'
+import type { TraceKind } from '../observe/trace/trace-file.js'
+import type { TraceTerms } from '../observe/trace/tracer.js'
 import type { VmFigures } from '../observe/vm.js'
 import type { PluginInfo } from '../plugins/host.js'
 import type { StoreState } from '../store/maintenance.js'

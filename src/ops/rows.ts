@@ -7,7 +7,7 @@ import type { Subscription } from '../delivery/router.js'
 import type { Session } from '../delivery/session/session.js'
 import type { ListenerInfo } from '../net/listener-info.js'
 import type { Alarm } from '../observe/alarms.js'
-import type { TraceInfo } from '../observe/trace/trace.js'
+import type { TraceInfo } from '../observe/trace/trace-file.js'
 import type {
   AlarmRow,
   BanRow,

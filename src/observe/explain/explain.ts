@@ -4,8 +4,8 @@
  * nothing comes of asking.
  */
 import type { Access, AclExplanation, Identity, LoginTrial } from '../../access/access.js'
-import type { ClientRef } from '../../access/banned.js'
 import type { Action, ClientInfo } from '../../base/client-info.js'
+import type { ClientRef } from '../../base/client-ref.js'
 import { BrokerError } from '../../base/errors.js'
 import type { Ingress } from '../../delivery/ingress.js'
 import type { Session } from '../../delivery/session/session.js'

@@ -1,0 +1,11 @@
+/**
+ * What a connection's packets are shown to, in both directions, while somebody wants to see them. The bytes are those
+ * of the connection's own buffers: an observer reads them at once, and keeps none.
+ */
+export interface PacketObserver {
+  /** One packet: it begins at `start`, its variable header at `at`. */
+  received(bytes: Buffer, start: number, at: number, end: number): void
+  /** Whole packets. */
+  sent(bytes: Buffer): void
+  closed(reason: string): void
+}
