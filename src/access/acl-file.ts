@@ -1,9 +1,9 @@
 /**
  * etc/acl.conf: who may publish and subscribe to what, in emqttd's Erlang terms.
  *
- * The text becomes terms, the terms become rules with their filters ready, and
- * the first rule that matches decides. The file is read to its end before
- * anything is reported.
+ * The text becomes terms (acl-terms.ts), the terms become rules with their
+ * filters ready, and the first rule that matches decides. The file is read to its
+ * end before anything is reported.
  *
  * A subscription asks for a filter, not for a topic, and there allow and deny
  * differ: an allow rule must cover all that is asked for, a deny rule need only
@@ -11,18 +11,12 @@
  * denies `secret/#`.) For a publish the two are the same, since a topic name is a
  * filter that matches itself alone: a rule's topics need not know which it is.
  */
-
+import type { ClientRef } from '../base/client-ref.js'
 import { nearest } from '../base/suggest.js'
-import { ConfigError, type Problem, printable } from '../config/problem.js'
+import { ConfigError, type Problem } from '../config/problem.js'
 import { parseNetwork, within } from '../config/values.js'
 import { covers, isTopicFilter, overlaps, splitShared } from '../wire/topic.js'
-
-export interface AclClient {
-  readonly clientId: string
-  readonly username: string | undefined
-  /** IP address, without IPv4-in-IPv6 dressing; '' when unknown. */
-  readonly address: string
-}
+import { excerpt, type Items, type Report, readRules, type Term } from './acl-terms.js'
 
 export interface AclRule {
   readonly allow: boolean
@@ -32,8 +26,8 @@ export interface AclRule {
 }
 
 type Access = 'publish' | 'subscribe' | 'pubsub'
-type Who = (client: AclClient) => boolean
-type Topics = (client: AclClient, topic: string) => boolean
+type Who = (client: ClientRef) => boolean
+type Topics = (client: ClientRef, topic: string) => boolean
 
 interface CompiledRule {
   readonly rule: AclRule
@@ -53,7 +47,7 @@ export class AclRules {
   }
 
   /** The first rule that matches. For a subscription `topic` is the filter, without `$share/<group>/` and its like. */
-  decide(client: AclClient, action: 'publish' | 'subscribe', topic: string): AclRule | undefined {
+  decide(client: ClientRef, action: 'publish' | 'subscribe', topic: string): AclRule | undefined {
     for (const { rule, access, who, topics } of this.#compiled) {
       if ((access === 'pubsub' || access === action) && who(client) && topics(client, topic)) return rule
     }
@@ -61,7 +55,7 @@ export class AclRules {
   }
 
   /** Every rule to the one that decides, and what keeps the others from it. */
-  explain(client: AclClient, action: 'publish' | 'subscribe', topic: string): { rule: AclRule; misfit?: string }[] {
+  explain(client: ClientRef, action: 'publish' | 'subscribe', topic: string): { rule: AclRule; misfit?: string }[] {
     const seen: { rule: AclRule; misfit?: string }[] = []
     for (const { rule, access, who, topics } of this.#compiled) {
       const misfit =
@@ -104,180 +98,6 @@ export function parseAcl(text: string, file: string): AclRules {
     return next === -1 ? starts.length : next
   }
 }
-
-type Report = (at: number, message: string) => void
-
-// ---- text to terms
-
-interface Token {
-  readonly kind: 'word' | 'quoted' | 'string' | 'open' | 'mark' | 'stray' | 'end'
-  readonly text: string
-  readonly start: number
-  readonly end: number
-}
-
-interface Span {
-  readonly start: number
-  readonly end: number
-}
-interface Text extends Span {
-  readonly kind: 'word' | 'string'
-  readonly value: string
-}
-interface Items<K extends 'tuple' | 'list'> extends Span {
-  readonly kind: K
-  readonly items: readonly Term[]
-}
-type Term = Text | Items<'tuple'> | Items<'list'>
-
-interface WrittenRule {
-  readonly term: Items<'tuple'>
-  readonly text: string
-}
-
-/** Erlang lets a string run over lines; here its line ends it, so that a lost quote spoils one rule and not the file. */
-const grammar = [
-  /(?<space>\s+|%[^\r\n]*)/,
-  /(?<word>\w[\w@]*)/,
-  /(?<quoted>'(?:[^'\\\r\n]|\\[^\r\n])*')/,
-  /(?<string>"(?:[^"\\\r\n]|\\[^\r\n])*")/,
-  /(?<open>["'][^\r\n]*)/,
-  /(?<mark><<|>>|[{}[\],.])/,
-  /(?<stray>.)/
-]
-const scanner = new RegExp(grammar.map(({ source }) => source).join('|'), 'gsu')
-
-function tokenize(source: string): Token[] {
-  const tokens: Token[] = []
-  for (const { 0: text, index: start, groups } of source.matchAll(scanner)) {
-    const kind = Object.keys(groups!).find(name => groups![name] !== undefined) as Token['kind'] | 'space'
-    if (kind !== 'space') tokens.push({ kind, text, start, end: start + text.length })
-  }
-  tokens.push({ kind: 'end', text: '', start: source.length, end: source.length })
-  return tokens
-}
-
-/** How deep `and` and `or` may stand in each other, with a bracket or two for each. */
-const deepest = 100
-
-function readRules(source: string, report: Report): WrittenRule[] {
-  const tokens = tokenize(source)
-  const rules: WrittenRule[] = []
-  let at = 0
-  let depth = 0
-  while (tokens[at]!.kind !== 'end') {
-    const first = at
-    depth = 0
-    try {
-      if (tokens[at]!.text !== '{') fail('a rule such as {allow, all}')
-      const term = readItems('tuple')
-      rules.push({ term, text: `${written(first, at)}.` })
-      take('.', '"." at the end of the rule')
-    } catch (err) {
-      if (!(err instanceof SyntaxError)) throw err
-      report(tokens[at]!.start, err.message)
-      toNextRule(first)
-    }
-  }
-  return rules
-
-  function readTerm(what: string): Term {
-    const { kind, text, start, end } = tokens[at]!
-    if (text === '{') return readItems('tuple')
-    if (text === '[') return readItems('list')
-    if (kind === 'word' || kind === 'quoted') {
-      at++
-      return { kind: 'word', value: kind === 'word' ? text : text.slice(1, -1), start, end }
-    }
-    if (kind === 'string') {
-      at++
-      return { kind: 'string', value: unescaped(text, start), start, end }
-    }
-    if (text === '<<') {
-      at++
-      const inner = tokens[at]!
-      if (inner.kind !== 'string') fail('a string in double quotes after <<')
-      at++
-      take('>>', '">>"')
-      return { kind: 'string', value: unescaped(inner.text, inner.start), start, end: tokens[at - 1]!.end }
-    }
-    return fail(what)
-  }
-
-  function readItems<K extends 'tuple' | 'list'>(kind: K): Items<K> {
-    if (depth === deepest) fail(`at most ${deepest} brackets in each other`) // before the stack ends
-    depth++
-    const { start } = tokens[at++]!
-    const close = kind === 'tuple' ? '}' : ']'
-    const items: Term[] = []
-    if (tokens[at]!.text !== close) {
-      items.push(readTerm(`a word, a string, "{", "[" or "${close}"`))
-      while (tokens[at]!.text === ',') {
-        at++
-        items.push(readTerm('a word, a string, "{" or "[" after the comma'))
-      }
-    }
-    take(close, `"," or "${close}"`)
-    depth--
-    return { kind, items, start, end: tokens[at - 1]!.end }
-  }
-
-  function take(mark: string, what: string): void {
-    if (tokens[at]!.text !== mark) fail(what)
-    at++
-  }
-
-  function fail(what: string): never {
-    const { kind, text } = tokens[at]!
-    if (kind === 'open') throw new SyntaxError(`expected a closing ${text[0]} on this line, got ${excerpt(text)}`)
-    const quoted = kind === 'mark' || kind === 'stray'
-    const got = kind === 'end' ? 'the end of the file' : quoted ? `"${text}"` : excerpt(text)
-    throw new SyntaxError(`expected ${what}, got ${got}`)
-  }
-
-  function unescaped(text: string, start: number): string {
-    return text.slice(1, -1).replace(/\\(.)/gsu, (sequence: string, c: string, offset: number) => {
-      const meant = escapes.get(c)
-      if (meant === undefined) report(start + 1 + offset, `expected one of \\" \\\\ \\n \\t, got ${excerpt(sequence)}`)
-      return meant ?? c
-    })
-  }
-
-  /** The rule on one line: a space wherever there was any, or a comment. What stands in quotes stays. */
-  function written(from: number, to: number): string {
-    return tokens
-      .slice(from, to)
-      .map(({ text, start }, i) => (i > 0 && tokens[from + i - 1]!.end < start ? ` ${text}` : text))
-      .join('')
-  }
-
-  function toNextRule(first: number): void {
-    while (tokens[at]!.kind !== 'end' && !(at > first && opensRule())) {
-      const { text, end } = tokens[at++]!
-      if (text === '.' && /^[\s%]?$/.test(source.charAt(end))) return
-    }
-  }
-
-  /** A `{` that begins its line opens a rule, unless it is a part of one that was broken into lines. */
-  function opensRule(): boolean {
-    const begins = /[\r\n]/.test(source.slice(tokens[at - 1]!.end, tokens[at]!.start))
-    return begins && tokens[at]!.text === '{' && !/^'?(client|user|ipaddr|and|or|eq)\b/.test(tokens[at + 1]!.text)
-  }
-}
-
-const escapes: ReadonlyMap<string, string> = new Map([
-  ['"', '"'],
-  ['\\', '\\'],
-  ['n', '\n'],
-  ['t', '\t']
-])
-
-const excerpt = (text: string): string => {
-  const line = printable(text.replace(/\s+/g, ' '))
-  return line.length > 60 ? `${line.slice(0, 57)}…` : line
-}
-
-// ---- terms to rules
 
 const everybody: Who = () => true
 const nobody: Who = () => false
@@ -442,7 +262,7 @@ class Compiler {
  */
 export function fill(
   levels: readonly string[],
-  { clientId, username }: Pick<AclClient, 'clientId' | 'username'>,
+  { clientId, username }: Pick<ClientRef, 'clientId' | 'username'>,
   allow: boolean
 ): string | undefined {
   let filter = ''

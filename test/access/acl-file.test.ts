@@ -1,16 +1,17 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import test from 'node:test'
-import { type AclClient, type AclRules, parseAcl } from '../../src/access/acl-file.js'
+import { type AclRules, parseAcl } from '../../src/access/acl-file.js'
+import type { ClientRef } from '../../src/base/client-ref.js'
 import { ConfigError } from '../../src/config/problem.js'
 
-const alice: AclClient = { clientId: 'c1', username: 'alice', address: '10.1.2.3' }
-const nameless: AclClient = { ...alice, username: undefined }
+const alice: ClientRef = { clientId: 'c1', username: 'alice', address: '10.1.2.3' }
+const nameless: ClientRef = { ...alice, username: undefined }
 
 const parse = (text: string): AclRules => parseAcl(text, 'acl.conf')
 
 /** `allow`, `deny` or `-`, for the first rule that matches. */
-function verdict(rules: string | AclRules, client: AclClient, action: 'publish' | 'subscribe', topic: string): string {
+function verdict(rules: string | AclRules, client: ClientRef, action: 'publish' | 'subscribe', topic: string): string {
   const rule = (typeof rules === 'string' ? parse(rules) : rules).decide(client, action, topic)
   return rule === undefined ? '-' : rule.allow ? 'allow' : 'deny'
 }
@@ -27,7 +28,7 @@ function problems(text: string): string[] {
 
 // ---- the grammar
 
-const who: readonly [who: string, client: Partial<AclClient>, fits: boolean][] = [
+const who: readonly [who: string, client: Partial<ClientRef>, fits: boolean][] = [
   ['all', {}, true],
   ['all', { username: undefined }, true],
   ['{user, "alice"}', {}, true],
