@@ -23,7 +23,7 @@ const may: Record<string, string[]> = {
   'access/': ['access/', 'base/', 'config/', 'plugins/hooks', 'wire/'],
   'plugins/kit/': ['access/', 'base/', 'config/', 'plugins/kit/', 'wire/topic'],
   'plugins/auth-scram/commands': ['base/errors', 'commands/command', 'plugins/auth-scram/users'],
-  'plugins/auth-': ['access/scram', 'base/', 'plugin', 'plugins/auth-'],
+  'plugins/auth-': ['access/scram', 'plugin', 'plugins/auth-'],
   'plugins/': ['base/', 'config/', 'plugins/', 'store/plugin-storage'],
   plugin: ['base/', 'config/', 'plugins/context', 'plugins/hooks', 'plugins/kit/', 'store/plugin-storage'],
 

@@ -4,6 +4,7 @@
  * Messages never get that far: PUBLISH and its acknowledgements go to the data plane at once.
  *
  * Packets take effect in the order in which they came: while one is being decided, the connection hands on no other.
+ * The file is longer than others, so that the protocol of one client is read in one place, from its first packet to its last.
  */
 import { randomUUID } from 'node:crypto'
 import type { Identity } from '../access/access.js'
