@@ -28,7 +28,7 @@ const may: Record<string, string[]> = {
   plugin: ['base/', 'config/', 'plugins/context', 'plugins/hooks', 'plugins/kit/', 'store/plugin-storage'],
 
   // messages
-  'persistence/restore': ['base/', 'delivery/', 'persistence/', 'store/', 'wire/'],
+  'persistence/restore': ['delivery/', 'persistence/', 'store/'],
   'persistence/': ['base/client-info', 'delivery/message', 'persistence/', 'store/', 'wire/'],
   'delivery/message': ['wire/'],
   'delivery/': ['base/', 'delivery/', 'net/outbox', 'observe/metrics', 'observe/topic-sample', 'persistence/', 'wire/'],
@@ -59,16 +59,8 @@ const may: Record<string, string[]> = {
   'observe/sys-topics': ['base/', 'delivery/', 'observe/alarms', 'observe/stats', 'plugins/hooks'],
   'observe/top': ['base/log/log', 'ops/operations', 'ops/samples'],
   'ops/samples': [],
-  'ops/operations': [
-    'access/',
-    'base/',
-    'net/listener-info',
-    'observe/',
-    'ops/samples',
-    'plugins/host',
-    'store/',
-    'wire/'
-  ],
+  'ops/results': ['net/listener-info', 'observe/trace/trace-file', 'wire/frame'],
+  'ops/operations': ['access/', 'base/', 'observe/', 'ops/results', 'ops/samples', 'plugins/host', 'store/', 'wire/'],
   'ops/': ['access/', 'base/', 'client/', 'config/', 'delivery/', 'net/', 'observe/', 'ops/', 'plugins/host', 'store/'],
   'commands/': ['base/', 'commands/', 'ops/operations', 'plugins/auth-scram/commands'],
   'admin/client': ['base/errors', 'commands/', 'ops/samples'],

@@ -2,16 +2,13 @@
  * All that can be asked of a running broker or done to it, as plain data: the commands of broker-ctl, the management
  * API, metrics and `top` ask this and nothing else. ops/local.ts answers for the broker of this process; several workers
  * or nodes are another answer to the same questions.
- *
- * Rows have the names and forms that broker-ctl prints with --json: emqttd's spelling, times in seconds since 1970.
- * What cannot be done throws a BrokerError.
+ * What they answer is in ops/results.ts. What cannot be done throws a BrokerError.
  */
 import type { AclExplanation, LoginTrial } from '../access/access.js'
 import type { BanTerms } from '../access/banned.js'
 import type { Action } from '../base/client-info.js'
 import type { ClientRef } from '../base/client-ref.js'
 import type { Level, LogTarget, Sink } from '../base/log/log.js'
-import type { ListenerInfo } from '../net/listener-info.js'
 import type { MessageExplanation, MessageQuestion } from '../observe/explain/message.js'
 import type { MetricName } from '../observe/metrics.js'
 import type { Stats } from '../observe/stats.js'
@@ -21,7 +18,35 @@ import type { VmFigures } from '../observe/vm.js'
 import type { PluginInfo } from '../plugins/host.js'
 import type { StoreState } from '../store/maintenance.js'
 import type { QoS } from '../wire/frame.js'
+import type {
+  AlarmRow,
+  BanRow,
+  Change,
+  ClientRow,
+  ClientTraffic,
+  ConnectionRow,
+  Counters,
+  Distribution,
+  ListenerRow,
+  ListenerState,
+  NodeState,
+  PublishedMessage,
+  QueueLengths,
+  Report,
+  RetainedDetail,
+  RetainedRow,
+  RouteRow,
+  SessionLoad,
+  SessionRow,
+  Shown,
+  StopMode,
+  SubscriptionRow,
+  TopicSampling,
+  TraceRow
+} from './results.js'
 import type { Sample } from './samples.js'
+
+export type * from './results.js'
 
 /** A list that may be long: it is read over many turns of the event loop, while what it lists goes on changing. */
 export type Rows<T> = Generator<T, void, undefined>
@@ -30,46 +55,7 @@ export type { AclExplanation, LoginTrial, MessageExplanation, PluginInfo, StoreS
 
 type Awaitable<T> = T | Promise<T>
 
-/** `drain`: what was written goes out first; `fast`: it does not. */
-export type StopMode = 'drain' | 'fast'
-export type Phase = 'starting' | 'running' | 'stopping'
-
 // ── the node ─────────────────────────────────────────────────────────────────
-
-export interface NodeState {
-  readonly node: string
-  readonly version: string
-  readonly pid: number
-  readonly phase: Phase
-  /** What a start is at that takes its time, in words. */
-  readonly doing: string | undefined
-  readonly startedAt: Date
-  /** For who started it. */
-  readonly notices: readonly string[]
-}
-
-/** How often a value was at most each of the bounds, and more than all of them. */
-export interface Distribution {
-  readonly bounds: readonly number[]
-  /** One more than there are bounds. Each counts its own bucket alone. */
-  readonly counts: readonly number[]
-  readonly count: number
-  readonly sum: number
-}
-
-/** Totals since the start, of which rates are made. */
-export interface Counters {
-  readonly messages_in: number
-  readonly messages_out: number
-  readonly bytes_in: number
-  readonly bytes_out: number
-  readonly dropped: number
-}
-
-export interface QueueLengths extends Pick<Distribution, 'bounds' | 'counts'> {
-  readonly sessions: number
-  readonly messages: number
-}
 
 export interface BrokerOperations {
   state(): NodeState
@@ -88,62 +74,6 @@ export interface BrokerOperations {
 
 // ── clients and sessions ─────────────────────────────────────────────────────
 
-export interface ClientRow {
-  readonly client_id: string
-  readonly clean_sess: boolean
-  readonly username: string | null
-  readonly peername: string
-  readonly connected_at: number
-  readonly listener: string
-  readonly proto_ver: number
-  readonly keepalive: number
-}
-
-/** What waits for a client and what it missed, under the names of emqttd's `sessions list`. */
-export interface SessionLoad {
-  readonly subscriptions: number
-  readonly max_inflight: number
-  readonly inflight: number
-  readonly mqueue_len: number
-  readonly mqueue_dropped: number
-  readonly awaiting_rel: number
-  readonly deliver_msg: number
-  readonly enqueue_msg: number
-}
-
-/** How a connection ended, or that it lasts. */
-export interface ConnectionRow {
-  readonly at: number
-  readonly client_id: string
-  readonly username: string | null
-  readonly peername: string
-  readonly listener: string
-  /** MQTT version; 0 where it did not get as far as to say. */
-  readonly proto_ver: number
-  readonly accepted: boolean
-  readonly ended_at: number | null
-  readonly end: string | null
-  readonly why: string | null
-}
-
-/** What a connected client has counted since its session began, or its connection for bytes. */
-export interface ClientTraffic {
-  /** Of the connection, in this process. */
-  readonly key: object
-  readonly client_id: string
-  readonly username: string | null
-  readonly peername: string
-  readonly published: number
-  readonly delivered: number
-  readonly received: number
-  readonly sent: number
-  readonly dropped: number
-  readonly queue: number
-  readonly inflight: number
-  /** Bytes that it has not taken yet. */
-  readonly unsent: number
-}
-
 export interface ClientOperations {
   count(): number
   ids(): Iterable<string>
@@ -158,27 +88,10 @@ export interface ClientOperations {
   forgetVerdict(clientId: string, topic: string): Awaitable<void>
 }
 
-export interface SessionRow extends SessionLoad {
-  readonly client_id: string
-  /** Whether it ends with its connection; in MQTT 5 that is for its expiry interval to say. */
-  readonly clean_sess: boolean
-  readonly created_at: number
-  readonly online: boolean
-}
-
 export interface SessionOperations {
   count(): number
   list(kind?: 'persistent' | 'transient'): Rows<SessionRow>
   show(clientId: string): Awaitable<SessionRow | undefined>
-}
-
-export interface SubscriptionRow {
-  readonly client_id: string
-  /** Without `$share/<group>/` and the like, as `topics list` has it. */
-  readonly topic: string
-  readonly filter: string
-  readonly qos: number
-  readonly share: string | null
 }
 
 export interface SubscriptionOperations {
@@ -192,11 +105,6 @@ export interface SubscriptionOperations {
 
 // ── topics and messages ──────────────────────────────────────────────────────
 
-export interface RouteRow {
-  readonly topic: string
-  readonly node: string
-}
-
 export interface TopicOperations {
   count(): number
   list(): Rows<RouteRow>
@@ -206,27 +114,6 @@ export interface TopicOperations {
   receivers(topic: string): number
   /** Begins to sample which topics have the most messages. */
   sample(): TopicSampling
-}
-
-export interface TopicSampling {
-  /** One message in so many is looked at. */
-  readonly every: number
-  /** The period is over: the `most` topics with the most messages, and all begin anew. */
-  end(most: number): readonly { readonly topic: string; readonly messages: number; readonly bytes: number }[]
-  stop(): void
-}
-
-export interface RetainedRow {
-  readonly topic: string
-  readonly qos: number
-  readonly size: number
-  readonly from: string | null
-}
-
-export interface RetainedDetail extends RetainedRow {
-  readonly expires_at: number | null
-  readonly encoding: 'utf8' | 'base64'
-  readonly payload: string
 }
 
 export interface RetainedOperations {
@@ -239,15 +126,6 @@ export interface RetainedOperations {
   clean(filter?: string): Promise<number>
 }
 
-export interface PublishedMessage {
-  readonly topic: string
-  readonly payload: Buffer
-  readonly qos: QoS
-  readonly retain: boolean
-  /** Whom the message is from. */
-  readonly from?: string
-}
-
 export interface MessageOperations {
   /** No ACL applies. Resolves when what must be kept is on disk. */
   publish(message: PublishedMessage): Promise<void>
@@ -256,14 +134,6 @@ export interface MessageOperations {
 }
 
 // ── who may come in and do what ──────────────────────────────────────────────
-
-export interface BanRow {
-  readonly as: string
-  readonly who: string
-  readonly at: number
-  readonly until: number | null
-  readonly reason: string | null
-}
 
 export interface AccessOperations {
   reloadAcl(): Awaitable<{ readonly rules: number }>
@@ -303,23 +173,6 @@ export interface PluginOperations {
   call(name: string, action: string, args: Readonly<Record<string, unknown>>): Promise<unknown>
 }
 
-export interface ListenerRow {
-  readonly name: string
-  readonly protocol: string
-  readonly listen: string
-  readonly acceptors: number
-  readonly max_clients: number
-  readonly current_clients: number
-  /** How often connections ended, by why. */
-  readonly shutdown_count: Readonly<Record<string, number>>
-}
-
-export interface ListenerState extends ListenerInfo {
-  readonly isOpen: boolean
-  /** Of the management API. */
-  readonly isApi: boolean
-}
-
 export interface ListenerOperations {
   /** Those that are open, as in emqttd. */
   list(): ListenerRow[]
@@ -330,38 +183,6 @@ export interface ListenerOperations {
   /** Its clients are told so. */
   stop(proto: string, port: string): Promise<string>
   restart(proto: string, port: string): Promise<string>
-}
-
-/** A key that has another value than what is in force. */
-export interface Change {
-  readonly key: string
-  /** Null: not set. Secrets are not shown. */
-  readonly from: string | null
-  readonly to: string | null
-  /** `connect`: for connections made from now on. */
-  readonly effect: 'now' | 'connect' | 'restart'
-  /** Why it takes a restart. */
-  readonly why?: string
-}
-
-export interface Report {
-  readonly changes: readonly Change[]
-  /** Rules of acl.conf, where they are others than before. */
-  readonly rules?: number
-  /** Listeners with other certificates under the same names. */
-  readonly certificates: readonly string[]
-  /** Plugins that were loaded anew. */
-  readonly plugins: readonly string[]
-}
-
-export interface Shown {
-  readonly key: string
-  /** In force; null: not set. */
-  readonly value: string | null
-  /** What a reload would find: in the file or the environment. */
-  readonly file: string | null
-  readonly default: string | null
-  readonly effect: Change['effect']
 }
 
 export interface ConfigOperations {
@@ -387,30 +208,9 @@ export interface StoreOperations {
 
 // ── what is going on ─────────────────────────────────────────────────────────
 
-export interface AlarmRow {
-  readonly id: string
-  readonly severity: string
-  readonly title: string
-  readonly details: Readonly<Record<string, unknown>>
-  readonly raised_at: number
-  readonly cleared_at?: number
-}
-
 export interface AlarmOperations {
   list(): AlarmRow[]
   history(): AlarmRow[]
-}
-
-export interface TraceRow {
-  readonly kind: TraceKind
-  readonly value: string
-  readonly file: string
-  readonly format: 'text' | 'json'
-  readonly started_at: number
-  readonly until: number
-  readonly packets: number
-  readonly bytes: number
-  readonly left_out: number
 }
 
 export interface TraceOperations {
