@@ -13,7 +13,7 @@ import { readFileSync } from 'node:fs'
 import { BrokerError } from '../base/errors.js'
 import { nearest } from '../base/suggest.js'
 import { ConfigError, type Problem, printable } from './problem.js'
-import type { Key } from './values.js'
+import type { Effect, Key } from './values.js'
 
 /** Sections whose names the operator chooses: `listener.tcp.<name>.…`; or values: `access.<n> = …`. */
 export interface Named<E extends Schema | Key<unknown> = Schema | Key<unknown>> {
@@ -238,18 +238,28 @@ export function optionsFrom<S extends Schema>(schema: S, given: Given<S> = {} as
   return build(schema, given, '') as Options<S>
 }
 
-/** Every key of a schema as a file has it, with its default's text; `*` stands for a name the operator gives. */
-export function describeKeys(schema: Schema, prefix = ''): { key: string; fallback: string | undefined }[] {
+export interface KeyDescription {
+  /** As a file has it; `*` stands for a name the operator gives. */
+  readonly key: string
+  /** The default as it would be written. */
+  readonly fallback: string | undefined
+  readonly effect: Effect | undefined
+}
+
+export function describeKeys(schema: Schema, prefix = ''): KeyDescription[] {
   return Object.entries(schema).flatMap(([option, child]) => describe(child, keyFor(prefix, option, child)))
 }
 
-function describe(node: Schema[string], path: string): { key: string; fallback: string | undefined }[] {
-  if (isKey(node)) return [{ key: path, fallback: node.fallback?.text }]
+function describe(node: Schema[string], path: string): KeyDescription[] {
+  if (isKey(node)) return [{ key: path, fallback: node.fallback?.text, effect: node.effect }]
   if (isNamed(node)) return describe(node.each as Schema[string], join(path, '*'))
   return describeKeys(node, path)
 }
 
 export const keysOf = (schema: Schema, prefix = ''): string[] => describeKeys(schema, prefix).map(({ key }) => key)
+
+/** What is not shown to anybody: any key with such a name, a plugin's too. */
+export const isSecret = (key: string): boolean => /(^|[._])(password|secret|token|passphrase)$/.test(key)
 
 /** `listener.*.x` with the names of `like` in place of the stars. */
 function fill(pattern: string, like: string): string {
@@ -268,6 +278,6 @@ const keyFor = (at: string, option: string, child: Schema[string]): string =>
         option.replace(/[A-Z]/g, c => `_${c.toLowerCase()}`)
       )
 const join = (a: string, b: string): string => (a === '' ? b : `${a}.${b}`)
-const isKey = (node: Schema[string]): node is Key<unknown> => typeof (node as Key<unknown>).parse === 'function'
-const isNamed = (node: Schema[string]): node is Named => 'each' in node
+export const isKey = (node: Schema[string]): node is Key<unknown> => typeof (node as Key<unknown>).parse === 'function'
+export const isNamed = (node: Schema[string]): node is Named => 'each' in node
 const byNumberThenName = (a: string, b: string): number => Number(a) - Number(b) || (a < b ? -1 : a > b ? 1 : 0)

@@ -10,7 +10,16 @@ export interface Key<T> {
   readonly fallback?: { readonly value: T; readonly text?: string }
   /** The section's own value: `listener.tcp.external = 1883`. */
   readonly own?: true
+  /** When a change takes effect. Each key of etc/broker.conf says so; a plugin's key is always in force at once. */
+  readonly effect?: Effect
 }
+
+export type Effect =
+  /** At once, and for who is connected. */
+  | 'now'
+  /** For connections that are made from then on; who is in keeps what it was told. */
+  | 'connect'
+  | { readonly restart: string }
 
 export function key<T>(parse: (text: string) => T, fallback?: string): Key<T> {
   return fallback === undefined ? { parse } : { parse, fallback: { value: parse(fallback), text: fallback } }

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'node:test'
-import { brokerConf, brokerSchema, listenersOf } from '../../src/config/broker-keys.js'
+import { brokerSchema, listenersOf } from '../../src/config/broker-keys.js'
+import { brokerConf } from '../../src/config/cross-checks.js'
 import { allOrProblems, ConfigError } from '../../src/config/problem.js'
 import {
   keysOf,

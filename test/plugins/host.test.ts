@@ -96,7 +96,7 @@ test('PluginHost.load() that fails leaves nothing behind and is not remembered',
       start: ({ hooks }: any) => {
         hooks.on('client.authenticate', () => 'allow')
         return {
-          check: async () => {
+          probe: async () => {
             throw new Error('half way')
           }
         }
@@ -123,7 +123,7 @@ test('PluginHost.loadRemembered() keeps a plugin whose backend is away, and show
     start: ({ hooks }: any) => {
       hooks.on('client.authenticate', () => 'deny')
       return {
-        check: async () => {
+        probe: async () => {
           throw new Error('nothing listens')
         }
       }

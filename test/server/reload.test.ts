@@ -9,9 +9,8 @@ import mqtt from 'mqtt'
 import type { BrokerError } from '../../src/base/errors.js'
 import { fileSinks } from '../../src/base/log/files.js'
 import { createLog } from '../../src/base/log/log.js'
-import { brokerSchema } from '../../src/config/broker-keys.js'
-import { effectOf, effects, inTable } from '../../src/config/effect.js'
-import { keysOf } from '../../src/config/schema.js'
+import { brokerSchema, effectOf, inTable } from '../../src/config/broker-keys.js'
+import { describeKeys, keysOf } from '../../src/config/schema.js'
 import { ensureCertificates } from '../../src/net/certificates.js'
 import type { Report } from '../../src/ops/operations.js'
 import { Server } from '../../src/server/server.js'
@@ -61,8 +60,11 @@ const opens = async (port: number): Promise<boolean> =>
     socket.once('connect', () => socket.destroy())
   })
 
-test('effects has every key of etc/broker.conf, and no other', () => {
-  assert.deepEqual(Object.keys(effects).sort(), [...new Set(keysOf(brokerSchema).map(inTable))].sort())
+test('brokerSchema says of every key when it takes effect, and of a listener’s key the same for every transport', () => {
+  for (const { key, effect } of describeKeys(brokerSchema)) {
+    assert.notEqual(effect, undefined, key)
+    assert.deepEqual(effectOf(key), effect, key)
+  }
 })
 
 /** Another value of every key, so that none is forgotten. */
@@ -543,7 +545,7 @@ export default {
   start({ options, hooks }) {
     if (options.password === 'broken') throw new Error('it does not start')
     hooks.on('client.authenticate', (_client, password) => String(password) === options.password ? 'allow' : 'deny')
-    return { check: async () => { if (options.password.includes('slow')) await globalThis.tried; if (options.password.includes('lost')) throw new Error('the backend is away') } }
+    return { probe: async () => { if (options.password.includes('slow')) await globalThis.tried; if (options.password.includes('lost')) throw new Error('the backend is away') } }
   }
 }
 `

@@ -73,7 +73,7 @@ test('listeners open after the remembered plugins are up: nobody slips in before
   const home = homeWithPlugin(
     t,
     `export default { name: 'slow', description: '', prefix: 'slow', options: {},
-      async start ({ hooks }) { await new Promise(r => setTimeout(r, 200)); hooks.on('client.authenticate', () => 'deny'); return { check: async () => { throw new Error('backend away') } } } }`
+      async start ({ hooks }) { await new Promise(r => setTimeout(r, 200)); hooks.on('client.authenticate', () => 'deny'); return { probe: async () => { throw new Error('backend away') } } } }`
   )
   const lines: string[] = []
   const log = createLog({ level: 'debug', format: 'text', write: line => void lines.push(line) })
