@@ -146,6 +146,16 @@ for (const page of pages) {
   })
 }
 
+for (const page of ['docs/architecture.md', 'docs/where-does-it-go.md', 'CONTRIBUTING.md']) {
+  test(`every file that ${page} names is there`, () => {
+    const named = [...read(page).matchAll(/`((?:[a-z-]+\/)+(?:[a-z-]+\.[a-z.]+)?)`/g)].map(([, file]) => file!)
+    const apart = /^(dist|data|plugins\/$)/
+    const missing = named.filter(f => !apart.test(f) && !existsSync(join(root, f)) && !existsSync(join(root, 'src', f)))
+    assert(named.length > 3)
+    assert.deepEqual(missing, [])
+  })
+}
+
 test('the rules in docs/configuration.md are valid', () => {
   const rules = blocks(read('docs/configuration.md'), 'erlang')
   assert(rules.length > 0)
