@@ -39,15 +39,15 @@ export class ConnectionHistory {
     return this.#count
   }
 
-  add(attempt: ConnectionRecord): ConnectionRecord {
-    const clientId = cut(attempt.clientId)
+  add(record: ConnectionRecord): ConnectionRecord {
+    const clientId = cut(record.clientId)
     const kept = {
-      ...attempt,
+      ...record,
       clientId,
-      username: attempt.username && cut(attempt.username),
-      why: attempt.why && cut(attempt.why)
+      username: record.username && cut(record.username),
+      why: record.why && cut(record.why)
     }
-    const key = clientId === '' ? `@${attempt.peer.address}` : `=${clientId}`
+    const key = clientId === '' ? `@${record.peer.address}` : `=${clientId}`
     const list = this.#by.get(key) ?? []
     this.#by.delete(key)
     this.#by.set(key, list)
@@ -110,7 +110,7 @@ export class ConnectionHistory {
     const its = this.#by.get(`=${cut(who)}`) ?? []
     if (address === undefined) return [...its]
     const found = [...this.#by.values()].flatMap(list =>
-      list.filter(attempt => attempt.peer.address === address || attempt.clientId === who)
+      list.filter(record => record.peer.address === address || record.clientId === who)
     )
     return found.sort((a, b) => a.at.getTime() - b.at.getTime())
   }

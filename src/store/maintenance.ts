@@ -35,12 +35,12 @@ export interface StoreState extends StoreInfo {
 export class StoreMaintenance {
   readonly #directory: string
   readonly #store: Store
-  readonly #journal: WriteQueue | undefined
+  readonly #queue: WriteQueue | undefined
 
-  constructor(directory: string, store: Store, journal?: WriteQueue) {
+  constructor(directory: string, store: Store, queue?: WriteQueue) {
     this.#directory = directory
     this.#store = store
-    this.#journal = journal
+    this.#queue = queue
   }
 
   /** Bytes on disk; waits for nobody, unlike info(). */
@@ -49,10 +49,10 @@ export class StoreMaintenance {
   }
 
   async info(): Promise<StoreState> {
-    const { commits, written, spared, length, isFailing } = this.#journal ?? {}
+    const { commits, written, spared, length, isFailing } = this.#queue ?? {}
     const file = dataFile(this.#directory)
     const journal =
-      this.#journal === undefined
+      this.#queue === undefined
         ? undefined
         : { commits: commits!, written: written!, spared: spared!, waiting: length!, isFailing: isFailing! }
     return { type: 'lmdb', file, ...(await this.#store.info()), journal }
@@ -70,7 +70,7 @@ export class StoreMaintenance {
     const file = dataFile(this.#directory)
     const before = statSync(file).size
     const work = (): Promise<void> => this.#store.compact()
-    await (this.#journal === undefined ? work() : this.#journal.pause(work))
+    await (this.#queue === undefined ? work() : this.#queue.pause(work))
     return { before, after: statSync(file).size }
   }
 
@@ -79,7 +79,7 @@ export class StoreMaintenance {
     const file = resolve(to)
     if (existsSync(file)) throw new BrokerError('CONFLICT', `${file} is there already`)
     mkdirSync(dirname(file), { recursive: true })
-    await this.#journal?.flushed()
+    await this.#queue?.flushed()
     const part = `${file}.part`
     rmSync(part, { force: true })
     await this.#store.backup(part)

@@ -30,29 +30,29 @@ const attempt = (clientId: string, address = '10.0.0.1', more: Partial<Connectio
   ...more
 })
 
-test('Attempts keeps ten of an id and ten thousand in all, and forgets first whom it has not seen for longest', () => {
-  const attempts = new ConnectionHistory()
-  for (let i = 0; i < 100; i++) attempts.add(attempt('busy', '10.0.0.2', { version: i }))
+test('ConnectionHistory keeps ten of an id and ten thousand in all, and forgets first the one that it has not seen for longest', () => {
+  const history = new ConnectionHistory()
+  for (let i = 0; i < 100; i++) history.add(attempt('busy', '10.0.0.2', { version: i }))
   assert.deepEqual(
-    attempts.of('busy', undefined).map(a => a.version),
+    history.of('busy', undefined).map(a => a.version),
     [90, 91, 92, 93, 94, 95, 96, 97, 98, 99]
   )
-  attempts.add(attempt('first'))
-  for (let i = 0; i < 9989; i++) attempts.add(attempt(`c${i}`))
-  assert.equal(attempts.size, 10_000)
-  attempts.add(attempt('busy'))
-  attempts.add(attempt('one more'))
-  assert.equal(attempts.size, 10_000)
-  assert.deepEqual(attempts.of('first', undefined), [])
-  assert.equal(attempts.of('busy', undefined).length, 10)
-  assert.equal(attempts.of('10.0.0.2', '10.0.0.2').length, 9)
+  history.add(attempt('first'))
+  for (let i = 0; i < 9989; i++) history.add(attempt(`c${i}`))
+  assert.equal(history.size, 10_000)
+  history.add(attempt('busy'))
+  history.add(attempt('one more'))
+  assert.equal(history.size, 10_000)
+  assert.deepEqual(history.of('first', undefined), [])
+  assert.equal(history.of('busy', undefined).length, 10)
+  assert.equal(history.of('10.0.0.2', '10.0.0.2').length, 9)
 })
 
-test('Attempts keeps no more of a long text than fits a line', () => {
-  const attempts = new ConnectionHistory()
+test('ConnectionHistory keeps no more of a long text than fits a line', () => {
+  const history = new ConnectionHistory()
   const long = 'x'.repeat(60_000)
-  attempts.add(attempt(long, '10.0.0.1', { username: long, why: long }))
-  const [kept] = attempts.of(long, undefined)
+  history.add(attempt(long, '10.0.0.1', { username: long, why: long }))
+  const [kept] = history.of(long, undefined)
   assert.deepEqual([kept!.clientId.length, kept!.username!.length, kept!.why!.length], [200, 200, 200])
 })
 

@@ -228,7 +228,7 @@ describe('Broker', { concurrency: 4 }, () => {
       assert.deepEqual([count('connected'), count('takeover'), count('normal')], [10, 8, 2])
     })
 
-    test('Broker holds up nobody for those who only claim his client id', async t => {
+    test('Broker holds up no client for others that only claim its client id', async t => {
       const hooks = new Hooks(createLog(), { timeoutMs: hangMs })
       let judged = 0
       hooks.scope('test').on('client.authenticate', ({ username }) => {
@@ -774,7 +774,7 @@ describe('Broker', { concurrency: 4 }, () => {
   })
 
   describe('the broker itself', { concurrency: 3 }, () => {
-    test('Broker.publish() asks no ACL and no hook, and retains', async t => {
+    test('Ingress.publish() asks no ACL and no hook, and retains', async t => {
       const running = await startServer(t, { acl: '{deny, all, publish, ["#"]}.' })
       hook(running, 'message.publish', () => null)
       const { clients } = running.server
@@ -788,7 +788,7 @@ describe('Broker', { concurrency: 4 }, () => {
       }
     })
 
-    test('Broker.publish() refuses what is no topic', async t => {
+    test('Ingress.publish() refuses what is no topic', async t => {
       const { server } = await startServer(t)
       for (const topic of ['', 'a/#', 'a/+/b', 'a\0', Array(200).fill('x').join('/')]) {
         const message = { topic, payload: Buffer.alloc(0), qos: 0, retain: false } as const
@@ -796,7 +796,7 @@ describe('Broker', { concurrency: 4 }, () => {
       }
     })
 
-    test('Broker.kick() ends a connection and sends its will; an unknown client is NOT_FOUND', async t => {
+    test('ClientManager.kick() ends a connection and sends its will; an unknown client is NOT_FOUND', async t => {
       const running = await startServer(t)
       const got = await watch(t, running)
       const raw = await join(t, running, fullConnect({ will: { topic: 'will' } }))
@@ -811,7 +811,7 @@ describe('Broker', { concurrency: 4 }, () => {
       }
     })
 
-    test('Broker.clients() is in the order of the ids', async t => {
+    test('ClientManager.clients() is in the order of the ids', async t => {
       const running = await startServer(t)
       for (const id of ['b', 'c', 'a', 'B']) await join(t, running, connectPacket({ id }))
       await until('in', () => running.server.clients.clientCount === 4)

@@ -117,7 +117,7 @@ test('$SYS tells of alarms', async t => {
   assert.deepEqual([topic, JSON.parse(payload).id], [`${root}/alarms/${id}/clear`, id])
 })
 
-test('Sys.stop() leaves neither timer nor hook', async t => {
+test('SysTopics.stop() leaves neither timer nor hook', async t => {
   const { server } = await startServer(t, { conf: 'mqtt.broker.sys_interval = 0s' })
   const about = { node: 'other@here', version: '1', startedAt: new Date(), interval: 1000 }
   const sys = new SysTopics(about, server.clients.ingress, () => server.ops.broker.stats(), server.hooks)

@@ -10,17 +10,17 @@ export const ports: Check = context => {
   if (context.settings === undefined) return [needsConfig('ports')]
   const { options } = context.settings
   return [
-    ...listenersOf(options).map(l => ({ ...door(l), findings: port(l, context) })),
+    ...listenersOf(options).map(l => ({ ...begun(l), findings: port(l, context) })),
     ...apisOf(options).map(l => {
       const api = { ...l, transport: 'api' }
-      return { ...door(api), why: whyApi, findings: port(api, context).then(milder) }
+      return { ...begun(api), why: whyApi, findings: port(api, context).then(milder) }
     })
   ]
 }
 
 const whyPort = 'a listener that cannot open its port stops the start of the broker'
 const whyApi = 'without its port the broker runs without its management API'
-const door = ({ transport, name }: Door): Omit<Begun, 'findings'> => ({ check: `${transport}:${name}`, why: whyPort })
+const begun = ({ transport, name }: Port): Omit<Begun, 'findings'> => ({ check: `${transport}:${name}`, why: whyPort })
 
 /** The management API's port keeps nothing from starting. */
 const milder = (finding: Finding): Finding => ({
@@ -29,11 +29,11 @@ const milder = (finding: Finding): Finding => ({
   why: whyApi
 })
 
-interface Door extends Pick<ListenerOptions, 'name' | 'bind'> {
+interface Port extends Pick<ListenerOptions, 'name' | 'bind'> {
   readonly transport: string
 }
 
-async function port({ transport, name, bind }: Door, { broker, host, patienceMs }: DoctorContext): Promise<Finding> {
+async function port({ transport, name, bind }: Port, { broker, host, patienceMs }: DoctorContext): Promise<Finding> {
   const check = `${transport}:${name}`
   const where = showAddress(bind)
   const why = whyPort

@@ -169,11 +169,11 @@ export class Session implements EndingSubscriber<Outgoing>, LoggedSession {
     this.#mayWatch = false
     this.#timer?.stop()
     this.#resend = []
-    const feeds = this.#replays
+    const replays = this.#replays
     this.#replays = []
-    for (const feed of feeds) {
+    for (const replay of replays) {
       while (!this.#queue.full) {
-        const next = feed.next()
+        const next = replay.next()
         if (next === undefined) break
         if (next.qos === 0) continue
         this.sessionLog?.add(next, false)
@@ -258,8 +258,8 @@ export class Session implements EndingSubscriber<Outgoing>, LoggedSession {
   }
 
   #take(): Outgoing | undefined {
-    for (let feed = this.#replays[0]; feed !== undefined; feed = this.#replays[0]) {
-      const next = feed.next()
+    for (let replay = this.#replays[0]; replay !== undefined; replay = this.#replays[0]) {
+      const next = replay.next()
       if (next === undefined) this.#replays.shift()
       else {
         if (next.qos > 0) this.sessionLog?.add(next, true)
@@ -525,7 +525,7 @@ export class Session implements EndingSubscriber<Outgoing>, LoggedSession {
     const outgoing = new Outgoing(message.owned(), qos, retain, identifiers, group)
     if (qos > 0) this.sessionLog?.add(outgoing, this.#link !== undefined)
     const waits = this.#wait(outgoing)
-    if (waits && message.retain) for (const feed of this.#replays) feed.overtake(message.topic)
+    if (waits && message.retain) for (const replay of this.#replays) replay.overtake(message.topic)
   }
 
   /** False when there was no room for it. */
