@@ -2,8 +2,6 @@
  * What a correct broker would have done, from what the clients saw: every message with when it was first sent and when
  * it was acknowledged, every subscription with when it held. Its clock counts what happens.
  */
-import type { Peer } from './peer.js'
-
 export interface Message {
   /** `publisher|topic|qos|number`; a retained message of no bytes has none on the wire. */
   readonly key: string
@@ -28,6 +26,26 @@ export interface Subscription {
   heldFrom: number
   endsAt: number
   goneAt: number
+}
+
+/** A PUBLISH that came in. */
+export interface Arrival {
+  readonly key: string
+  readonly topic: string
+  readonly qos: number
+  readonly retain: boolean
+  /** The model's clock. */
+  readonly at: number
+}
+
+/** A client, as far as it is judged. */
+export interface Receiver {
+  readonly options: { readonly id: string }
+  readonly subscriptions: readonly Subscription[]
+  /** In the order in which they came, without those that it had by their packet id. */
+  readonly arrivals: readonly Arrival[]
+  /** How often the application got each message. */
+  readonly delivered: ReadonlyMap<string, number>
 }
 
 export class Model {
@@ -104,7 +122,7 @@ export class Model {
     subscription.goneAt = this.now()
   }
 
-  delivered(peer: Peer, key: string): void {
+  delivered(peer: Receiver, key: string): void {
     this.arrivals++
     const topic = key.split('|')[1]!
     for (const { filter, group } of peer.subscriptions) {
@@ -115,7 +133,7 @@ export class Model {
   }
 
   /** What clients still have to get: nothing when all is well. */
-  missing(peers: readonly Peer[]): string[] {
+  missing(peers: readonly Receiver[]): string[] {
     const missing: string[] = []
     for (const message of this.messages.values()) {
       if (message.acknowledgedAt === 0 || message.payload.length === 0) continue
@@ -140,7 +158,7 @@ export class Model {
   }
 
   /** What clients must not have got. */
-  check(peers: readonly Peer[]): void {
+  check(peers: readonly Receiver[]): void {
     for (const peer of peers) {
       this.#checkOrder(peer)
       for (const [key, times] of peer.delivered) {
@@ -163,7 +181,7 @@ export class Model {
   }
 
   /** First occurrences in the order of sending; of QoS 2 there are no others. */
-  #checkOrder(peer: Peer): void {
+  #checkOrder(peer: Receiver): void {
     const seen = new Map<string, number>()
     const had = new Set<string>()
     for (const { key, qos, retain, at } of peer.arrivals) {

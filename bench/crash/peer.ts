@@ -6,7 +6,7 @@
  */
 import { type Socket, connect as to } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Message, Model, Subscription } from './model.js'
+import type { Arrival, Message, Model, Receiver, Subscription } from './model.js'
 import type { Random } from './random.js'
 import {
   ack,
@@ -34,16 +34,6 @@ export interface PeerOptions {
   readonly slowness?: number
 }
 
-/** A PUBLISH that came in. */
-export interface Arrival {
-  readonly key: string
-  readonly topic: string
-  readonly qos: number
-  readonly retain: boolean
-  /** The model's clock. */
-  readonly at: number
-}
-
 interface Sending {
   readonly message: Message
   readonly id: number
@@ -55,7 +45,7 @@ interface Asked {
   readonly done: (codes: readonly number[]) => void
 }
 
-export class Peer {
+export class Peer implements Receiver {
   readonly options: PeerOptions
   readonly subscriptions: Subscription[] = []
   /** In the order in which they came, without those that it had by their packet id. */
