@@ -5,7 +5,7 @@ import { BrokerError } from '../base/errors.js'
 import type { Home } from '../base/home.js'
 import { main as ctl } from './ctl.js'
 import { Exit, type Io } from './io.js'
-import { ping } from './pm2/host.js'
+import { ping } from './pm2/daemon.js'
 
 export async function attach(home: Home, io: Io, level: string): Promise<number> {
   const answer = await ping(home)

@@ -2,7 +2,7 @@
 import { BrokerError } from '../base/errors.js'
 import { type Home, version } from '../base/home.js'
 import { Exit, type Io, near, printError } from './io.js'
-import { ping, restartDaemon, type StartOptions, type StopOptions, startDaemon, stopDaemon } from './pm2/host.js'
+import { ping, restartDaemon, type StartOptions, type StopOptions, startDaemon, stopDaemon } from './pm2/daemon.js'
 
 /** Each plugin whose file has changed may take its backend's time-outs. */
 const reloadMs = 60_000

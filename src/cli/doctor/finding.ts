@@ -3,7 +3,7 @@ import { readdirSync, type StatsFs, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Home } from '../../base/home.js'
 import type { Settings } from '../../server/settings.js'
-import type { Pong } from '../pm2/host.js'
+import type { Pong } from '../pm2/daemon.js'
 
 /** From harmless to grave; `unknown` is what cannot be told here, and counts for nothing. */
 export const verdicts = ['ok', 'unknown', 'warning', 'error'] as const

@@ -18,7 +18,7 @@ const judged = (problems: string | undefined, conf: string): Finding =>
 
 const refused = 'a broker with a wrong configuration does not start'
 
-export const running: Check = context => [broker(context), ...alarms(context), keeper(context), ...crash(context)]
+export const running: Check = context => [broker(context), ...alarms(context), pm2(context), ...crash(context)]
 
 function broker({ broker, home, host }: DoctorContext): Finding {
   const check = 'broker'
@@ -67,7 +67,7 @@ async function raised(check: string, why: string, admin: AdminClient): Promise<F
   return { check, verdict: worst, found, why, mend: ['broker-ctl alarms list'] }
 }
 
-function keeper({ broker, home, host }: DoctorContext): Finding {
+function pm2({ broker, home, host }: DoctorContext): Finding {
   const check = 'pm2'
   const why = 'it starts a broker again that has died'
   const pid = holderOf(home.pm2Lock)

@@ -1,36 +1,24 @@
 /**
- * The daemon process, kept by pm2; each home has a pm2 of its own.
- *
- * pm2 calls a start good even when the script dies or never becomes ready
- * (Unitech/pm2#5716), starting a name that runs restarts it in silence, and nothing
- * keeps two starts from spawning two daemons (Unitech/pm2#2503). So its word is not
- * taken: a lock lets one command at a time work on a home, pm2 runs in a process of
- * ours that holds another, the broker runs when its admin socket says so, and it has
- * failed when it left a word or time is up.
+ * pm2, which keeps the daemon: starts it again when it dies. Each home has a pm2 of its own, which runs in a process of ours
+ * that holds a lock, by which every later command finds it.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { AdminClient } from '../../admin/client.js'
 import { BrokerError } from '../../base/errors.js'
 import { type Home, packageRoot } from '../../base/home.js'
-import { clear, holderOf, isAlive, lock } from '../../base/lock.js'
-import { capFile } from '../crash-file.js'
-import { forgetWord, wordOf } from '../failure.js'
+import { holderOf, isAlive, lock } from '../../base/lock.js'
 import { Exit } from '../io.js'
+import { endingMs, endProcess } from './ending.js'
 
+/** pm2's name for the broker. */
 const name = 'broker'
-/** How often a start that takes its time says what it is at. */
-const tellMs = 1000
-
 /** A call to pm2 that takes longer is not going to end. */
 const pm2TimeoutMs = 10_000
-/** How soon pm2 starts a broker that has died; it grows to 15 s while it keeps dying. */
-const restartDelayMs = 100
-/** For what has been sent SIGKILL, or has nothing left to do but end. */
-const endingMs = 5000
+/** How soon pm2 starts a broker that has died; it grows to 15 s while the broker keeps dying. */
+export const restartDelayMs = 100
 
 /**
  * A small young generation: what a message needs is gone at once, and what a connection needs stays. With V8's own 16 MB
@@ -38,210 +26,12 @@ const endingMs = 5000
  */
 export const nodeArguments = ['--max-semi-space-size=4']
 
-/** What a running broker says of itself. */
-export type Pong = Awaited<ReturnType<typeof askedFor>>
-
-async function askedFor(home: Home) {
-  return await new AdminClient(home.adminSocket, 2000).call('node ping', {})
-}
-
-/** Undefined when no broker answers in this home. */
-export async function ping(home: Home): Promise<Pong | undefined> {
-  try {
-    return await askedFor(home)
-  } catch (err) {
-    if (err instanceof BrokerError && err.code === 'UNREACHABLE') return undefined
-    throw err
-  }
-}
-
-export interface StartOptions {
-  readonly wait: boolean
-  readonly timeoutMs: number
-  /** Where what the process says outside the log goes: log.crash.file. */
-  readonly crashFile: string
-  /** Told now and then what a start is at that takes its time. */
-  readonly tell?: (doing: string) => void
-}
-
-export interface StopOptions {
-  readonly mode: 'drain' | 'fast' | 'immediate'
-  readonly timeoutMs: number
-}
-
-/** Resolves when the broker runs and its listeners are open; at once when asked not to wait. */
-export async function startDaemon(home: Home, options: StartOptions): Promise<Pong | undefined> {
-  return await exclusively(home, () => bringUp(home, options))
-}
-
-/** Ends the broker and the pm2 that keeps it; false when there was none. What does not end in time is killed. */
-export async function stopDaemon(home: Home, options: StopOptions): Promise<boolean> {
-  if (!existsSync(home.data)) return false
-  return await exclusively(home, () => bringDown(home, options))
-}
-
-/** Stops and starts with nobody in between; false when no broker was running. */
-export async function restartDaemon(home: Home, stop: StopOptions, start: StartOptions): Promise<boolean> {
-  if (!existsSync(home.data)) return false
-  return await exclusively(home, async () => {
-    if (!(await bringDown(home, stop))) return false
-    await bringUp(home, start)
-    return true
-  })
-}
-
-async function exclusively<T>(home: Home, work: () => Promise<T>): Promise<T> {
-  let free: (() => void) | number
-  try {
-    free = lock(home.commandLock)
-  } catch (cause) {
-    const why = (cause as NodeJS.ErrnoException).code
-    throw new BrokerError(
-      'UNAVAILABLE',
-      `cannot write to ${home.data} (${why}); make a home of your own with \`broker init <dir>\``,
-      { cause }
-    )
-  }
-  if (typeof free === 'number') {
-    throw new BrokerError('UNAVAILABLE', `another start or stop of this broker is under way (pid ${free})`)
-  }
-  try {
-    return await work()
-  } finally {
-    free()
-  }
-}
-
-async function bringUp(home: Home, { wait, timeoutMs, crashFile, tell }: StartOptions): Promise<Pong | undefined> {
-  let deadline = Date.now() + timeoutMs
-  const running = await ping(home)
-  if (running !== undefined) {
-    const starts = running.phase === 'running' ? '' : ` (pid ${running.pid} is ${running.phase})`
-    throw new BrokerError('CONFLICT', `Node is already running!${starts}`)
-  }
-  const holder = holderOf(home.brokerLock)
-  if (holder !== undefined) {
-    throw new BrokerError(
-      'CONFLICT',
-      `Node is already running! (pid ${holder} does not answer, or not yet; \`broker stop\` ends it)`
-    )
-  }
-  await endPm2(home, 'SIGTERM') // it keeps nothing, or something that does not come up
-  sweep(home)
-  capFile(crashFile)
-  try {
-    await launch(home, crashFile)
-    if (!wait) return undefined
-    let told = Date.now()
-    let doing: string | undefined
-    for (; Date.now() < deadline; await sleep(25)) {
-      const answer = await ping(home)
-      if (answer?.phase === 'running') return answer
-      if (answer?.doing !== undefined && answer.doing !== doing) {
-        doing = answer.doing
-        deadline = Date.now() + timeoutMs // it gets on
-        if (Date.now() - told > tellMs) {
-          told = Date.now()
-          tell?.(doing)
-        }
-      }
-      const word = wordOf(home)
-      if (word !== undefined) throw new BrokerError('UNAVAILABLE', word)
-    }
-  } catch (err) {
-    await endPm2(home, 'SIGTERM')
-    sweep(home)
-    throw err
-  }
-  throw new BrokerError(
-    'UNAVAILABLE',
-    `The broker failed to start within ${timeoutMs / 1000} seconds; it goes on trying until \`broker stop\`.\n` +
-      'If you want to wait longer, set the environment variable\nWAIT_FOR_BROKER to the number of seconds to wait.'
-  )
-}
-
-async function bringDown(home: Home, { mode, timeoutMs }: StopOptions): Promise<boolean> {
-  const deadline = Date.now() + timeoutMs
-  const answer = await ping(home)
-  const pid = answer?.pid ?? holderOf(home.brokerLock)
-  let seenAlive = 0
-  if (pid !== undefined) {
-    if (mode === 'immediate') {
-      await endPm2(home, 'SIGKILL') // first, or it would start another
-      await end(pid, 'SIGKILL', endingMs)
-    } else if (answer === undefined) {
-      seenAlive = await end(pid, 'SIGTERM', deadline - Date.now()) // it comes up, goes down or hangs
-    } else {
-      await askToStop(home, mode, Math.max(100, timeoutMs - 1000))
-      seenAlive = await gone(pid, deadline)
-    }
-  }
-  // pm2 may be killed while it cannot have begun another try; otherwise it must end its own way, since only it
-  // knows a process that does not hold the broker's lock yet.
-  const idle = pid !== undefined && Date.now() - seenAlive < restartDelayMs
-  const kept = await endPm2(home, idle ? 'SIGKILL' : 'SIGTERM')
-  for (const left of [pid, holderOf(home.brokerLock)]) {
-    if (left === undefined || !isAlive(left)) continue
-    await end(left, 'SIGKILL', endingMs)
-    if (isAlive(left)) throw new BrokerError('UNAVAILABLE', `pid ${left} does not end, not even when it is killed`)
-  }
-  sweep(home)
-  return pid !== undefined || kept
-}
-
-async function askToStop(home: Home, mode: 'drain' | 'fast', patienceMs: number): Promise<void> {
-  try {
-    await new AdminClient(home.adminSocket, 2000).call('node stop', { mode, timeoutMs: String(patienceMs) })
-  } catch (err) {
-    if (!(err instanceof BrokerError) || err.code !== 'UNREACHABLE') throw err // it hangs, and will be killed
-  }
-}
-
-/** Sends the signal and waits for the end, but not for ever; returns when it was last seen alive. */
-async function end(pid: number, signal: NodeJS.Signals, patienceMs: number): Promise<number> {
-  try {
-    process.kill(pid, signal)
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException
-    if (code === 'EPERM') throw new BrokerError('UNAVAILABLE', `pid ${pid} belongs to another user`, { cause })
-    if (code !== 'ESRCH') throw cause
-  }
-  return await gone(pid, Date.now() + patienceMs)
-}
-
-/** Waits until the process is gone or time is up; returns when it was last seen alive. */
-async function gone(pid: number, deadline: number): Promise<number> {
-  let seen = 0
-  while (isAlive(pid)) {
-    seen = Date.now()
-    if (seen > deadline) break
-    await sleep(10)
-  }
-  return seen
-}
-
-/** Removes what a broker and a pm2 leave that were killed. */
-function sweep(home: Home): void {
-  const free = lock(home.brokerLock)
-  if (typeof free === 'number') return // somebody runs a broker here in the foreground
-  rmSync(home.adminSocket, { force: true })
-  rmSync(home.pm2, { recursive: true, force: true })
-  if (!home.hasRoomForSockets) {
-    rmSync(home.shortDir, { recursive: true, force: true })
-    rmSync(home.shortDirRecord, { force: true })
-  }
-  forgetWord(home)
-  clear(home.pm2Lock)
-  free()
-}
-
-// ── pm2 ──────────────────────────────────────────────────────────────────────
-
-async function launch(home: Home, crashFile: string): Promise<void> {
+/** Starts the broker in this home's pm2, which is started for it. @param crashFile where what the broker says outside its log goes. */
+export async function launch(home: Home, crashFile: string): Promise<void> {
   mkdirSync(home.pm2, { recursive: true, mode: 0o700 })
   home.makeSocketDir()
   prepareEnvironment(home)
-  const keeper = await spawnKeeper(home)
+  const host = await spawnPm2(home)
   const { default: pm2 } = await import('pm2')
   const call = async (method: 'connect' | 'start', ...args: unknown[]): Promise<void> =>
     await inTime(`pm2 ${method}`, (resolve, reject) => {
@@ -275,8 +65,8 @@ async function launch(home: Home, crashFile: string): Promise<void> {
   } finally {
     pm2.disconnect()
   }
-  await new Promise(resolve => keeper.send('stay', resolve))
-  keeper.disconnect()
+  await new Promise(resolve => host.send('stay', resolve))
+  host.disconnect()
 }
 
 /**
@@ -300,24 +90,24 @@ function prepareEnvironment(home: Home): void {
 }
 
 /** Starts the process of keep(); resolves when its pm2 takes calls. */
-async function spawnKeeper(home: Home): Promise<ChildProcess> {
+async function spawnPm2(home: Home): Promise<ChildProcess> {
   const logFile = join(home.pm2, 'pm2.log')
   const log = openSync(logFile, 'a')
-  const keeper = spawn(process.execPath, [join(packageRoot, 'bin/broker'), 'keep', '--home', home.root], {
+  const host = spawn(process.execPath, [join(packageRoot, 'bin/broker'), 'keep', '--home', home.root], {
     cwd: home.root,
     detached: true,
     stdio: ['ignore', log, log, 'ipc']
   })
   closeSync(log)
-  keeper.unref()
+  host.unref()
   await inTime('pm2', (resolve, reject) => {
-    keeper.once('message', () => resolve())
-    keeper.once('error', reject)
-    keeper.once('exit', () => {
+    host.once('message', () => resolve())
+    host.once('error', reject)
+    host.once('exit', () => {
       reject(new BrokerError('UNAVAILABLE', `pm2 does not start:\n${readFileSync(logFile, 'utf8').trim()}`))
     })
   })
-  return keeper
+  return host
 }
 
 /**
@@ -365,10 +155,10 @@ async function inTime(
 }
 
 /** Ends this home's pm2; true when there was one. */
-async function endPm2(home: Home, signal: 'SIGTERM' | 'SIGKILL'): Promise<boolean> {
+export async function endPm2(home: Home, signal: 'SIGTERM' | 'SIGKILL'): Promise<boolean> {
   const pid = holderOf(home.pm2Lock)
   if (pid === undefined) return false
-  await end(pid, signal, endingMs)
-  if (isAlive(pid)) await end(pid, 'SIGKILL', endingMs)
+  await endProcess(pid, signal, endingMs)
+  if (isAlive(pid)) await endProcess(pid, 'SIGKILL', endingMs)
   return true
 }
