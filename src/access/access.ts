@@ -110,7 +110,7 @@ export class Access {
     return this.#hooks.beginExchange(method, gone)
   }
 
-  /** Somebody who was let in, of whom the ACL has said nothing yet. */
+  /** A client that was let in, of which the ACL has said nothing yet. */
   identity(client: ClientInfo, superuser: boolean): Identity {
     const { ttl, maxSize } = this.#options.aclCache
     return { client, superuser, cache: new AclCache(ttl, maxSize) }

@@ -151,7 +151,7 @@ export function concerns({ kind, who }: Ban): (client: ClientRef) => boolean {
   return ({ address }) => has(address)
 }
 
-/** For the log and for who asks why. */
+/** For the log, and for `clients why`. */
 export function sayBan({ kind, who, until, reason }: Ban): string {
   const end = until === undefined ? '' : ` until ${new Date(until).toISOString()}`
   return `banned: ${kind} ${who}${end}${reason === undefined ? '' : `, ${reason}`}`

@@ -1,7 +1,7 @@
 /**
  * Passwords as the broker itself keeps them: bcrypt's hashes. Costly checks run on
  * libuv's threads, few at once, so that a storm of logins leaves the event loop its
- * core; whoever has a check of another kind that is as costly asks for its turn here.
+ * core; a check of another kind that is as costly asks for its turn here.
  */
 import { availableParallelism } from 'node:os'
 import bcrypt from 'bcrypt'
@@ -64,7 +64,7 @@ class Gate {
     })
   }
 
-  /** Hands the place to who came first, unless its client has been told "unavailable" meanwhile. */
+  /** Hands the place to the check that came first, unless its client has been told "unavailable" meanwhile. */
   #next(): void {
     for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
       if (performance.now() - next.since < maxWaitMs) return next.go()

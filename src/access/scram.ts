@@ -82,7 +82,7 @@ export function prepared(text: string): string | undefined {
   return clean === '' || prohibited.test(clean) ? undefined : clean
 }
 
-/** One key for the process: after a reload of the plugin, who is not known still has the salt of before. */
+/** One key for the process: after a reload of the plugin, a user that is not known still has the salt of before. */
 const pretence = randomBytes(bytesOfKey)
 
 /** What stands for a user who is not known; no password fits it. */
@@ -97,7 +97,7 @@ function pretended(name: string, iterations: number): Verifier {
 
 export interface ScramOptions {
   find(username: string): Verifier | undefined
-  /** Those of users who are not known. */
+  /** The keys of users that are not known. */
   readonly iterations: number
   /** The server's part of the nonce; a test hands in its own. */
   readonly nonce?: () => string

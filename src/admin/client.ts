@@ -112,7 +112,7 @@ export class AdminClient {
     })
   }
 
-  /** Nobody there, which is UNREACHABLE, or somebody who will not let us in. */
+  /** No broker there, which is UNREACHABLE, or one that does not let us in. */
   #unreachable(cause: NodeJS.ErrnoException): BrokerError {
     if (cause.code === 'EACCES' || cause.code === 'EPERM') {
       const message = `${this.#socketPath} is closed to this user: run this as the user who runs the broker`

@@ -129,7 +129,7 @@ class Screen {
     return status
   }
 
-  /** The first time nobody answers, that is an error as with any other command. */
+  /** When no broker answers the first time, that is an error as with any other command. */
   async #follow(): Promise<void> {
     const { signal } = this.#over
     while (!signal.aborted) {

@@ -21,7 +21,7 @@ export class ClientCard {
     this.origin = origin
   }
 
-  /** For those who look for somebody. */
+  /** What a ban or a trace looks for. */
   get ref(): ClientRef {
     const { peer, certificateName } = this.origin
     const username = this.identity?.client.username ?? certificateName ?? this.claimedUsername

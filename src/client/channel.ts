@@ -73,7 +73,7 @@ export class Channel implements Handler, PublishPolicy, PolicyClient {
   readonly #deps: ChannelDeps<Channel>
   readonly #metrics: Metrics
   #handlers: PacketHandlers
-  /** Its CONNECT and who it is by that, until it is in. */
+  /** The client's CONNECT and its identity by that, until it is in. */
   #login: Login | undefined
   /** Of a client that named a method. */
   #auth: EnhancedAuth | undefined
@@ -363,7 +363,7 @@ export class Channel implements Handler, PublishPolicy, PolicyClient {
     })
   }
 
-  /** The policy asks who it is. */
+  /** The policy asks who the client is. */
   authenticate(): number | undefined | Promise<number | undefined> {
     return this.#login!.authenticate()
   }

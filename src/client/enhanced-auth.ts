@@ -28,7 +28,7 @@ export interface AuthPeer {
   readonly certificateName: string | undefined
   gone(): boolean
   write(bytes: Buffer): void
-  /** It has shown who it is: CONNECT may go on, or the identity is another now. */
+  /** The client has shown who it is: CONNECT may go on, or the identity is another now. */
   admitted(identity: Identity): void
   /** The connection is to be ended. */
   refused(err: PacketError): void
@@ -130,7 +130,7 @@ export class EnhancedAuth {
       this.lastWords = words
       return this.#admit(client, superuser)
     }
-    // Its session and its topics are its user's: who wants to be somebody else connects anew.
+    // Its session and its topics are its user's: a client that wants to be somebody else connects anew.
     if (username !== undefined && username !== before.client.username) {
       return this.#refuse(Reason.NOT_AUTHORIZED, 're-authentication as another user')
     }

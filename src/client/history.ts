@@ -1,5 +1,5 @@
 /**
- * The last connections of each client id and address, and how each ended, for who asks
+ * The last connections of each client id and address, and how each ended, for an operator who asks
  * later why a client is not there.
  *
  * Bounded twice: so many of one id (or of one address, where no id was said), and so

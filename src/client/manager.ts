@@ -132,7 +132,7 @@ export class ClientManager {
     return counts
   }
 
-  /** Sessions that have expired meanwhile end and wills are sent, which those who judge them must be there for. */
+  /** Sessions that have expired meanwhile end and wills are sent, for which the plugins that judge them must be there. */
   resume(): void {
     this.#resume()
     this.#resume = () => {} // it has all that was read
@@ -258,7 +258,7 @@ export class ClientManager {
     await new Promise<void>(resolve => process.nextTick(resolve)) // all that its end brings is done then
   }
 
-  /** Ends the connections of those whom a ban means; tells how many. */
+  /** Ends the connections of the clients that a ban means; returns how many. */
   async kickBanned(ban: Ban): Promise<number> {
     const isMeant = concerns(ban)
     let count = 0
@@ -270,7 +270,7 @@ export class ClientManager {
     return count
   }
 
-  /** Begins a trace, also of those who are there. */
+  /** Begins a trace, also of the clients that are connected. */
   async trace(kind: TraceKind, value: string, home: string, terms: TraceTerms): Promise<TraceInfo> {
     const info = this.tracer.start(kind, value, home, terms)
     await this.#eachChannel(channel => this.tracer.look(channel, channel.session !== undefined))

@@ -74,7 +74,7 @@ export class Sessions {
     const work = (): void => {
       opened = this.#open(clientId, cleanStart, expirySeconds, will)
     }
-    // While the store fails, who comes in would wait for the next try.
+    // While the store fails, a client that comes in would wait for the next try.
     if (persistence === undefined || persistence.queue.isFailing) work()
     else return { durability: persistence.transaction(work), ...opened }
     return { durability: undefined, ...opened }

@@ -35,7 +35,7 @@ export class LastWill {
     return this.#will.delay
   }
 
-  /** Resolves when it is with who wants it, and on disk where it must be; or is not to be sent. */
+  /** Resolves when the will is with the subscribers that want it, and on disk where it must be; or is not to be sent. */
   publish(): Promise<void> {
     return this.#publish().catch((err: unknown) =>
       this.#deps.log.error('will', { clientId: this.#identity.client.clientId, err })

@@ -7,10 +7,10 @@ import type { Effect } from './values.js'
 
 type Node = Schema[string]
 
-/** At once, and for who is connected. */
+/** At once, also for clients that are connected. */
 export const now = <const S extends Node>(of: S): S => withEffect('now', of)
 
-/** For connections that are made from then on; who is in keeps what it was told. */
+/** For connections that are made from then on; a connected client keeps what it was told. */
 export const onConnect = <const S extends Node>(of: S): S => withEffect('connect', of)
 
 /** @param why it cannot be changed while the broker runs. */

@@ -209,7 +209,7 @@ export function parseConfig<S extends Schema>(
     }
   }
 
-  /** A section without its own value is most often a misspelt name, so say who asks for it. */
+  /** A section without its own value is most often a misspelt name, so the problem names the keys that ask for it. */
   function missing(path: string): string {
     const child = [...entries.keys()].find(k => k.startsWith(`${path}.`))
     return child === undefined ? `${path}: missing` : `${path}: missing, though ${child} is set`

@@ -15,9 +15,9 @@ export interface Key<T> {
 }
 
 export type Effect =
-  /** At once, and for who is connected. */
+  /** At once, also for clients that are connected. */
   | 'now'
-  /** For connections that are made from then on; who is in keeps what it was told. */
+  /** For connections that are made from then on; a connected client keeps what it was told. */
   | 'connect'
   | { readonly restart: string }
 

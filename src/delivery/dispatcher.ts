@@ -137,7 +137,7 @@ export class Dispatcher {
 
   /**
    * Gives it to one member: the strategy's, or the next that can take it now; when none can, it waits in the
-   * queue of the next that is there at least, and only with nobody there in that of one who may never come back.
+   * queue of the next that is there at least, and only with nobody there in that of one that may never come back.
    */
   #share(group: ShareGroup<Subscriber>, message: Message): boolean {
     const { members } = group

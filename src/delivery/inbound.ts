@@ -75,12 +75,12 @@ export class Inbound {
   readonly #isVersion5: boolean
   readonly #out: Outbox
   #aliases: Map<number, string> | undefined
-  /** The last topic as bytes and text, and who wanted it. */
+  /** The last topic as bytes and text, and the subscribers that wanted it. */
   #topicBytes: Buffer = none
   #topic = ''
   #match: Match<Subscriber> | undefined
   #matchVersion = -1
-  /** Of the message whose transaction is under way: its packet id, who wants it, and how many got it. */
+  /** Of the message whose transaction is under way: its packet id, the subscribers that want it, and how many got it. */
   #packetId = 0
   #known: Match<Subscriber> | undefined
   #receivers = 0

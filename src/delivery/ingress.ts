@@ -36,7 +36,7 @@ export class Ingress {
   readonly dispatcher: Dispatcher
   /** Undefined where nothing outlives the process. */
   readonly persistence: Persistence | undefined
-  /** There while somebody looks which topics have the most messages. */
+  /** There while an operator looks which topics have the most messages. */
   sample: TopicSample | undefined
   #options: IngressOptions
   readonly #retainedLog: RetainedLog | undefined
@@ -91,7 +91,7 @@ export class Ingress {
   }
 
   /**
-   * Publishes for whoever has no PUBACK to wait for; resolves when what must be kept of it is on disk, to how many get it.
+   * Publishes for a caller that has no PUBACK to wait for; resolves when what must be kept of it is on disk, to how many get it.
    * Throws a BrokerError: BAD_REQUEST for a bad topic, QUOTA_EXCEEDED when the store has no room for it.
    */
   async publish(message: Message): Promise<number> {

@@ -82,7 +82,7 @@ export class Router<S> {
   readonly #exact = new Map<string, Entry<S>>()
   readonly #root: Node<S> = node()
   readonly #cache = new Map<string, Match<S>>()
-  /** Goes up with every change, so that who remembers a match knows when to ask again. */
+  /** Goes up with every change, so that a caller that remembers a match knows when to ask again. */
   version = 0
   /** Subscriptions in all. */
   size = 0

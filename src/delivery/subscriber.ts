@@ -9,14 +9,14 @@ import type { ShareGroup, Subscription } from './router.js'
 export interface Subscriber {
   /** Of whose messages a no-local subscription is spared. */
   readonly clientId: string
-  /** Whether somebody is there. */
+  /** Whether a client is connected, or whatever takes the messages is there. */
   readonly online: boolean
   /** Whether a message of a shared subscription would reach it now rather than wait. */
   readonly ready: boolean
   /** Whether messages of QoS 1 and 2 for it outlive the process. */
   readonly isStored: boolean
   /**
-   * Takes a message, whose bytes are borrowed: who keeps it takes `message.owned()`.
+   * Takes a message, whose bytes are borrowed: a subscriber that keeps it takes `message.owned()`.
    * @param qos at which it is granted.
    * @param retain the RETAIN flag that it is sent with.
    * @param identifiers of the subscriptions that it comes through, in MQTT 5.
@@ -48,6 +48,6 @@ export interface EndingSubscriber<U extends Undelivered = Undelivered> extends S
   readonly filters: Iterable<string>
   /** It is over: all that was on its way to it, in order. */
   end(): readonly U[]
-  /** What was on its way to it is with others, as far as it goes there: nobody needs it any more. */
+  /** What was on its way to it is with others, as far as it goes there: no one waits for it any more. */
   ended(left: readonly U[]): void
 }

@@ -1,5 +1,5 @@
 /**
- * A port that is open. Until somebody takes its connections they wait, so that all
+ * A port that is open. Until a listener takes its connections they wait, so that all
  * that is to change together can be opened before any of it is in force.
  */
 import net from 'node:net'
@@ -74,14 +74,14 @@ export class BoundPort {
     return (this.#server.address() as net.AddressInfo | null)?.port
   }
 
-  /** From now on, those who wait first. */
+  /** From now on; the connections that wait are handed on first. */
   takenBy(take: (socket: net.Socket) => void, failed: (err: Error) => void): void {
     this.#take = take
     this.#server.on('error', failed)
     for (const socket of this.#waiting.splice(0)) if (!socket.destroyed) take(socket)
   }
 
-  /** Nobody comes in any more; those whom somebody took stay. */
+  /** No connection comes in any more; those that were handed on stay. */
   close(): void {
     for (const socket of this.#waiting.splice(0)) socket.destroy()
     if (this.#server.listening) this.#server.close()

@@ -219,7 +219,7 @@ export class Connection implements WheelItem {
   deadline(): number {
     if (this.#keepAliveMs === undefined) return this.#openedAt + this.#options.idleTimeout
     if (this.#keepAliveMs === 0) return Number.POSITIVE_INFINITY
-    // While nobody listens to it, it is not the peer that is silent.
+    // While the connection is not read, it is not the peer that is silent.
     return (this.#busy || this.#holdBack !== undefined ? now() : this.#heardAt) + this.#keepAliveMs
   }
 
@@ -301,7 +301,7 @@ function reasonOf({ code = '' }: NodeJS.ErrnoException): EndReason {
   return code.startsWith('WS_ERR_') ? 'protocol_error' : 'error'
 }
 
-/** What someone who is no MQTT client may have meant to reach. */
+/** What a peer that speaks no MQTT may have meant to reach. */
 function guess(chunk: Buffer): string | undefined {
   if (chunk[0] === 0x16 && chunk[1] === 3) return 'this looks like TLS; connect to the ssl listener'
   if (/^(GET|HEAD|POST|PUT|OPTIONS|CONNECT) /.test(chunk.toString('latin1', 0, 8))) {

@@ -33,7 +33,7 @@ export interface ListenerContext extends WebSocketLimits {
   readonly establish: Establish
   /** Whether nobody is to come in from an address. */
   readonly banned?: (address: string) => boolean
-  /** Told of those who do not get as far as MQTT. */
+  /** Told of the peers that do not get as far as MQTT. */
   readonly turnedAway?: (listener: string, peer: Peer, why: string) => void
   /** Resolves a path of the configuration against the broker's home. */
   readonly path: (relative: string) => string
@@ -113,7 +113,7 @@ export class Listener implements ManagedListener {
 
   /**
    * Prepares other options: reads the certificates and, where the port must be opened anew, can do so. Nothing is
-   * changed before apply(), and then nobody who is connected is touched. Throws a BrokerError.
+   * changed before apply(), and then no connected client is touched. Throws a BrokerError.
    * @param what `shared`: what all WebSocket listeners have in common has changed as well. `opens`: it is a new one.
    */
   prepare(options: ListenerOptions, { shared = false, opens = false } = {}): PreparedListener {
@@ -136,7 +136,7 @@ export class Listener implements ManagedListener {
         this.#options = options
         this.#allowed = accessOf(options.access.values())
         this.#http = options.webSocket === undefined ? undefined : this.#webSocketServer(options.webSocket)
-        // Another server has other keys for session tickets: who was let in under the old options must show itself.
+        // Another server has other keys for session tickets: a client that was let in under the old options must show itself.
         this.#tls = options.tls === undefined ? undefined : this.#tlsServer(options.tls)
         const { listening } = this
         this.#useCertificates(certificates)
@@ -180,14 +180,14 @@ export class Listener implements ManagedListener {
     }
   }
 
-  /** Accepts nobody any more; those who are in stay. */
+  /** Accepts no connection any more; those that are open stay. */
   stopAccepting(): void {
     this.#certificates?.close()
     this.#boundPort?.close()
   }
 
   /**
-   * Accepts nobody any more; sockets that are being closed get a moment for that, the others end at once. After
+   * Accepts no connection any more; sockets that are being closed get a moment for that, the others end at once. After
    * `goodbyes` all get it: what is said through TLS and WebSocket is not with the socket yet.
    */
   async close({ goodbyes = false } = {}): Promise<void> {

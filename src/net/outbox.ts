@@ -38,7 +38,7 @@ export class Outbox {
   /** Where to write, from `length` on, after room() was asked for. */
   bytes: Buffer = none
   length = 0
-  /** Sees the packets of both directions go by; mostly nobody. */
+  /** Sees the packets of both directions go by; mostly undefined. */
   observer: PacketObserver | undefined = undefined
   /** Bytes in all that the transport was given. */
   sent = 0

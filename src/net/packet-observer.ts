@@ -1,5 +1,5 @@
 /**
- * What a connection's packets are shown to, in both directions, while somebody wants to see them. The bytes are those
+ * What a connection's packets are shown to, in both directions, while an operator traces them. The bytes are those
  * of the connection's own buffers: an observer reads them at once, and keeps none.
  */
 export interface PacketObserver {

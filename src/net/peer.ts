@@ -8,7 +8,7 @@ export function unmapIPv4(address: string): string {
   return address.startsWith('::ffff:') && isIP(address.slice(7)) === 4 ? address.slice(7) : address
 }
 
-/** An address as somebody wrote it, brackets and port included, in its one spelling; undefined when it is none. */
+/** An address as it was written, brackets and port included, in its one spelling; undefined when it is none. */
 export function addressIn(text: string): string | undefined {
   const bare = /^\[(.*)\](?::\d+)?$/.exec(text)?.[1] ?? /^([\d.]+):\d+$/.exec(text)?.[1] ?? text
   if (isIP(bare) !== 6) return isIP(bare) === 4 ? bare : undefined

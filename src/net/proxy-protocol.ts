@@ -26,7 +26,7 @@ const nothing: Content = { source: undefined, certificateName: undefined }
 
 /**
  * Undefined: more bytes are needed. Throws a SyntaxError for anything else, in the
- * signature at the first wrong byte: who speaks TLS or MQTT here learns at once.
+ * signature at the first wrong byte: a peer that speaks TLS or MQTT here learns at once.
  */
 export function parseProxyHeader(bytes: Buffer): ProxyHeader | undefined {
   const signature = bytes[0] === textSignature[0] ? textSignature : binarySignature

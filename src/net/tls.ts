@@ -115,7 +115,7 @@ export class CertificateFiles {
     this.#unwatch()
   }
 
-  /** New files serve the next handshakes; who is connected stays. Bad ones change nothing. */
+  /** New files serve the next handshakes; connected clients stay. Bad ones change nothing. */
   #readAgain(): void {
     if (this.#server === undefined) return
     const { name, log } = this.#owner

@@ -81,7 +81,7 @@ export function createWebSocketServer(
 }
 
 /**
- * The client behind trusted proxies: each adds at the end whom it heard, so the last address that is not
+ * The client behind trusted proxies: each adds at the end the address that it heard from, so the last address that is not
  * itself a trusted proxy counts, and all before it is hearsay. So is what stands before something that is no
  * address. From anyone else the header counts for nothing.
  */

@@ -1,6 +1,6 @@
 /**
  * What an operator should see to, for as long as it lasts: raised under an id, cleared
- * under the same. Both are logged and told to who listens; of those that are over the
+ * under the same. Both are logged and emitted; of those that are over the
  * last are remembered.
  */
 import { EventEmitter } from 'node:events'

@@ -1,6 +1,6 @@
 /**
  * What the broker publishes about itself under $SYS/brokers, as emqttd does: uptime and
- * time every second, stats and metrics at each interval, and who comes and goes at once.
+ * time every second, stats and metrics at each interval, and clients that come and go at once.
  * These messages take the usual way through the data plane, so that acl.conf decides
  * who reads them; they do not count in the metrics that they tell.
  */
@@ -17,7 +17,7 @@ export interface SysOptions {
   readonly node: string
   readonly version: string
   readonly startedAt: Date
-  /** Milliseconds; 0 leaves everything out but who comes and goes. */
+  /** Milliseconds; 0 leaves everything out but the clients that come and go. */
   readonly interval: number
 }
 

@@ -145,7 +145,7 @@ export interface AccessOperations {
 
 export interface BanOperations {
   list(): Awaitable<BanRow[]>
-  /** Bans, and ends the connections of those whom the ban means; tells how many. */
+  /** Bans, and ends the connections of the clients that the ban means; returns how many. */
   add(as: string, who: string, terms: BanTerms): Promise<BanRow & { readonly kicked: number }>
   remove(as: string, who: string): Awaitable<Pick<BanRow, 'as' | 'who'>>
 }
@@ -195,7 +195,7 @@ export interface ConfigOperations {
 }
 
 export interface StoreOperations {
-  /** What is in use: memory also where the store could not be opened, which is an alarm. Waits for nobody. */
+  /** What is in use: memory also where the store could not be opened, which is an alarm. Answers at once. */
   summary(): { readonly type: 'memory' | 'lmdb'; readonly size: number | null }
   info(): Promise<StoreState>
   /** Throws when a record cannot be read or is not what was written. */

@@ -18,7 +18,7 @@ export interface NodeState {
   /** What a start is at that takes its time, in words. */
   readonly doing: string | undefined
   readonly startedAt: Date
-  /** For who started it. */
+  /** For the operator who started it. */
   readonly notices: readonly string[]
 }
 

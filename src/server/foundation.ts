@@ -1,5 +1,5 @@
 /**
- * What everything else of the broker stands on: the home's lock, bans and certificates, the store, who judges clients, the
+ * What everything else of the broker stands on: the home's lock, bans and certificates, the store, what judges clients, the
  * clients themselves and the host of the plugins. Its parts are started as they are made, since each needs the one before.
  */
 import { Access } from '../access/access.js'

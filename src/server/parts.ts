@@ -61,7 +61,7 @@ async function makeCertificates(options: BrokerOptions, home: Home, log: LogRoot
   }
 }
 
-/** What is in force, for whoever asks the server. */
+/** The settings in force, for all that ask the server. */
 export const settingsPart = (use: (next: Settings) => void): Part => ({
   name: 'settings',
   prepare: ({ next }) => ({ apply: () => use(next), abandon: () => {} })

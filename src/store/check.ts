@@ -1,6 +1,6 @@
 /**
  * Reads every record of a store, in a process of its own: `node check.js data.mdb`. Damage may end it by a signal, and it
- * ends with whoever started it, when its standard input does.
+ * ends with the process that started it, when its standard input does.
  */
 import { setImmediate as turn } from 'node:timers/promises'
 import { openFile } from './lmdb-file.js'

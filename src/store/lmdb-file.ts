@@ -1,4 +1,4 @@
-/** How the file is opened, for the thread that writes it and for those who read it. */
+/** How the file is opened, for the thread that writes it and for those that read it. */
 import { type Database, open, type RootDatabase } from 'lmdb'
 import { unsealed } from './batch.js'
 import { type Table, tables } from './store.js'

@@ -43,7 +43,7 @@ export class StoreMaintenance {
     this.#queue = queue
   }
 
-  /** Bytes on disk; waits for nobody, unlike info(). */
+  /** Bytes on disk, at once, unlike info(). */
   get size(): number {
     return statSync(dataFile(this.#directory), { throwIfNoEntry: false })?.size ?? 0
   }

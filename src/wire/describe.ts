@@ -1,5 +1,5 @@
 /**
- * Takes a packet apart for a person to read, whoever sent it: its fields under their
+ * Takes a packet apart for a person to read, whichever side sent it: its fields under their
  * usual names, no more of a payload than a preview, and of what proves who a client is
  * nothing at all. A packet that is wrong is shown as far as that.
  */

@@ -139,7 +139,7 @@ export class FrameReader {
     return undefined
   }
 
-  /** Keeps what arrived while nobody takes packets. */
+  /** Keeps what arrived while no packets are taken. */
   hold(chunk: Buffer): void {
     if (this.#have === 0) {
       this.#keep(chunk, 0)

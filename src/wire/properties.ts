@@ -176,7 +176,7 @@ export function lengthBytes(value: number): Buffer {
   return bytes
 }
 
-/** The properties of any packet, ours as well, wherever they may stand; for who only shows them. */
+/** The properties of any packet, ours as well, wherever they may stand; for a caller that only shows them. */
 export function readAnyProperties(reader: Reader): Record<string, unknown> {
   const length = reader.length()
   if (length > reader.left) throw malformed('properties run past the packet')

@@ -59,7 +59,7 @@ export function splitShared(filter: string): { group: string | undefined; filter
   return { group: undefined, filter: rest }
 }
 
-/** Whether a message published to `topic` reaches who subscribed to `filter`. */
+/** Whether a message published to `topic` reaches a client that subscribed to `filter`. */
 export function matches(filter: string, topic: string): boolean {
   return covers(filter, topic)
 }

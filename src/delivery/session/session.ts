@@ -30,7 +30,7 @@ import { RetainedReplay } from './retained-replay.js'
 import { notSent, RetryTimer, retry, shorter, type Wheel } from './retry.js'
 import type { SessionLimits } from './session-limits.js'
 
-/** What the sessions need of whoever has them. */
+/** What the sessions need of their owner, the client manager. */
 export interface SessionHost {
   readonly wheel: Wheel
   /** A queue went over the high watermark, or is down at the low one. */
@@ -85,7 +85,7 @@ export class Session implements EndingSubscriber<Outgoing>, LoggedSession {
   /** The last filters that it asked for and did not get. */
   denials: Denials | undefined
 
-  /** @param host without one nothing is done on a timer, and nobody told. */
+  /** @param host without one nothing is done on a timer, and nothing is reported. */
   constructor(
     clientId: string,
     limits: SessionLimits,

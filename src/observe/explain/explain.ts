@@ -1,5 +1,5 @@
 /**
- * What an operator asks of a client, who may be there or made up: may it do this, would it
+ * What an operator asks of a client, which may be there or made up: may it do this, would it
  * come in, why did it not get that. The answers are those that the client would meet, and
  * nothing comes of asking.
  */

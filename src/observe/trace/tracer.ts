@@ -86,7 +86,7 @@ export class Tracer {
     for (const observer of [...this.#observers]) this.#settle(observer)
   }
 
-  /** A connection that is new, or of which it is now known who it is. */
+  /** A connection that is new, or whose client is known by now. */
   look(subject: TracedConnection, isKnown: boolean): void {
     const { out } = subject.link
     const there = out.observer instanceof ConnectionObserver ? out.observer : undefined
