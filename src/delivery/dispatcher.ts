@@ -79,7 +79,7 @@ export class Dispatcher {
     const identifiers = identifier === 0 ? undefined : [identifier]
     for (const message of this.retained.match(splitShared(filter).filter)) {
       if (noLocal && message.from === subscriber.clientId) continue // [MQTT-3.8.3-3]
-      const granted = this.#granted(qos, message.qos)
+      const granted = this.granted(qos, message.qos)
       yield new Outgoing(message, granted, true, identifiers, undefined)
     }
   }
@@ -91,24 +91,21 @@ export class Dispatcher {
     )
   }
 
-  granted(subscribed: QoS, published: QoS): QoS {
-    return this.#granted(subscribed, published)
-  }
-
   /** Who of a group would get a message now; undefined when that is left to chance. */
   next(group: ShareGroup<Subscriber>, message: Message): Subscriber | undefined {
     if (this.#options.shareStrategy === 'random') return undefined
     return group.members[this.#choose(group, message)]?.subscriber
   }
 
-  #granted(subscribed: QoS, published: QoS): QoS {
+  /** The QoS at which a message goes to a subscription. */
+  granted(subscribed: QoS, published: QoS): QoS {
     return (this.#options.upgradeQos ? Math.max(subscribed, published) : Math.min(subscribed, published)) as QoS
   }
 
   /** Whether acknowledging it takes the store: it is to be kept for a stored session, or retained. */
   isKept(message: Message, match: Match<Subscriber> = this.router.match(message.topic)): boolean {
     const isKept = ({ subscriber, qos }: { subscriber: Subscriber; qos: QoS }): boolean =>
-      subscriber.isStored && this.#granted(qos, message.qos) > 0
+      subscriber.isStored && this.granted(qos, message.qos) > 0
     return message.retain || match.routes.some(isKept) || match.groups.some(({ members }) => members.some(isKept))
   }
 
@@ -128,7 +125,7 @@ export class Dispatcher {
       }
       count++
       const { qos, retainAsPublished, identifiers } = route
-      subscriber.deliver(message, this.#granted(qos, message.qos), retainAsPublished && message.retain, identifiers)
+      subscriber.deliver(message, this.granted(qos, message.qos), retainAsPublished && message.retain, identifiers)
     }
     for (let i = 0; i < groups.length; i++) if (this.#share(groups[i]!, message)) count++
     if (count === 0) this.metrics.unwanted += message.counts
@@ -146,7 +143,7 @@ export class Dispatcher {
     group.cursor = chosen
     const { subscriber, qos, retainAsPublished, identifier } = members[chosen]!
     const identifiers = identifier === 0 ? undefined : [identifier]
-    const granted = this.#granted(qos, message.qos)
+    const granted = this.granted(qos, message.qos)
     subscriber.deliver(message, granted, retainAsPublished && message.retain, identifiers, group)
     return true
   }
